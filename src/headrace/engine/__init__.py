@@ -1,0 +1,1 @@
+"""One run, in this order: plan, read, transform, write, commit, retry; `run` joins them."""

@@ -1,0 +1,65 @@
+"""What the engine needs remembered: a port, which the store happens to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.connector import Position, Reject, Slice, Staged, Token
+from headrace.model.run import Counts, StreamProgress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedSlice:
+    """A slice of a load that was read to its end and staged."""
+
+    slice: Slice
+    staged: Staged
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A slice's checkpoint as we saved it: `sequences` is the last sequence published by stream id."""
+
+    position: Position
+    sequences: Mapping[str, int]
+
+
+class State(Protocol):
+    """The memory of one attempt of a run, under the lease of its pipeline.
+
+    Every write raises ConflictError (`store.lease_lost`) once the lease has been taken over: it checks
+    epoch and holder in the same transaction.
+    """
+
+    @property
+    def epoch(self) -> int: ...
+
+    def raise_epoch(self, at_least: int) -> int:
+        """Move the lease's epoch up to `at_least` (the target may remember more than we); gives the epoch."""
+
+    def load_staged(self, stream: str) -> list[StagedSlice]:
+        """The slices of the stream's unpublished load that earlier attempts staged."""
+
+    def save_staged(self, stream: str, done: StagedSlice) -> None:
+        """Remember a staged slice; the same slice key again takes its place."""
+
+    def drop_staged(self, stream: str) -> None:
+        """The load was published or given up."""
+
+    def load(self, slice_key: str) -> Saved | None:
+        """The last checkpoint of a slice."""
+
+    def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
+        """Remember a slice's checkpoint and the tokens published with it, by stream id."""
+
+    def reject(self, rejects: Iterable[Reject]) -> None:
+        """Store dead letters; the same `stream` and `where` of this pipeline is stored once."""
+
+    def progress(self, progress: StreamProgress) -> None:
+        """Show where a stream is; the last word for the stream wins."""
+
+    def log(self, level: str, message: str, stream: str | None = None) -> None:
+        """One line for the run's log; level is debug, info, warning or error."""

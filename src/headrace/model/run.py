@@ -1,0 +1,134 @@
+"""One execution of a pipeline: its states, its counts, its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class RunStatus(StrEnum):
+    """queued → running → succeeded | failed | cancelled; running → queued (retry, lease ran out)."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.CANCELLED}),
+    RunStatus.RUNNING: frozenset(
+        {RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.QUEUED}
+    ),
+    RunStatus.SUCCEEDED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+
+
+class StreamStatus(StrEnum):
+    """Where one stream of a run is."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PAUSED = "paused"  # its schema changed and the policy asks for a person
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Rows of one stream in one run: read = written + rejected + skipped, or the run has failed.
+
+    `skipped` is by rule name; `bytes` are Arrow bytes read.
+    """
+
+    read: int = 0
+    written: int = 0
+    rejected: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        return self.read == self.written + self.rejected + sum(self.skipped.values())
+
+    def __add__(self, other: Counts) -> Counts:
+        rules = {*self.skipped, *other.skipped}
+        return Counts(
+            read=self.read + other.read,
+            written=self.written + other.written,
+            rejected=self.rejected + other.rejected,
+            skipped={r: self.skipped.get(r, 0) + other.skipped.get(r, 0) for r in sorted(rules)},
+            bytes=self.bytes + other.bytes,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "read": self.read,
+            "written": self.written,
+            "rejected": self.rejected,
+            "skipped": dict(self.skipped),
+            "bytes": self.bytes,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Counts:
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorReport:
+    """An error as it is stored and shown: never a stack trace, never a secret."""
+
+    code: str
+    message: str
+    field: str | None = None
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamProgress:
+    """One stream of a run, as people see it. `expected` is the source's own estimate of rows."""
+
+    stream: str
+    status: StreamStatus = StreamStatus.PENDING
+    counts: Counts = field(default_factory=Counts)
+    expected: int | None = None
+    error: ErrorReport | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """`attempt` counts from 1; times are UTC."""
+
+    id: str
+    pipeline: str
+    status: RunStatus
+    attempt: int = 1
+    queued_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: ErrorReport | None = None
+    streams: tuple[StreamProgress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLine:
+    """One line of a run's log; `at` is UTC and `line` counts from 1 within the run."""
+
+    run: str
+    line: int
+    at: datetime
+    level: str
+    message: str
+    stream: str | None = None
