@@ -40,17 +40,15 @@ def _package() -> Path:
 class PostgresServer:
     """Started by `with`; user `postgres`, password `PASSWORD`, SCRAM over TCP on 127.0.0.1.
 
-    `settings` are server settings. With `tls` the server also offers TLS with a certificate for
-    localhost signed by itself, whose path is `certificate`.
+    `settings` are server settings. The wheel's server is built without TLS.
     """
 
     host = "127.0.0.1"
     user = "postgres"
 
-    def __init__(self, version: int = 18, *, settings: Mapping[str, str] = FAST, tls: bool = False):
+    def __init__(self, version: int = 18, *, settings: Mapping[str, str] = FAST):
         self.version = version
         self.settings = {"wal_level": "logical", "max_connections": "200", **settings}
-        self.tls = tls
         self.port = free_port()
 
     def __enter__(self) -> PostgresServer:
@@ -73,9 +71,6 @@ class PostgresServer:
         data = self.folder / "data"
         self._run("initdb", "-D", data, "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}",
                   "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
-        if self.tls:
-            self.certificate = self._make_certificate(data)
-            self.settings = {**self.settings, "ssl": "on"}
         options = [f"-c{name}={value}" for name, value in self.settings.items()]
         self._log = (self.folder / "log").open("wb")
         self._process = subprocess.Popen(
@@ -132,15 +127,3 @@ class PostgresServer:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError((self.folder / "log").read_text()) from None
                 time.sleep(0.05)
-
-    def _make_certificate(self, data: Path) -> Path:
-        certificate, key = data / "server.crt", data / "server.key"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-             "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        key.chmod(0o600)
-        if self._as:
-            shutil.chown(key, "nobody")
-        return Path(shutil.copy(certificate, self.folder / "root.crt"))
