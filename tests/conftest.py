@@ -1,0 +1,53 @@
+"""Real servers for the tests: started once a test process, a database or bucket of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from servers.postgres import PostgresServer
+
+REQUIRED = frozenset(filter(None, os.environ.get("HEADRACE_REQUIRE", "").split(",")))
+_numbers = itertools.count(1)
+
+
+def start(name: str, make: Callable[[], Any]) -> Iterator[Any]:
+    """Run a server for a fixture; one that can't be had skips, or fails if HEADRACE_REQUIRE names it."""
+    try:
+        server = make().__enter__()
+    except Exception as error:
+        reason = f"server {name} can't be had: {error}"
+        if name in REQUIRED:
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+    try:
+        yield server
+    finally:
+        server.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the test process: no fsync, logical WAL, SCRAM on 127.0.0.1."""
+    yield from start("postgres", PostgresServer)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database that lives for this test."""
+    with postgres_server.database(f"test_{next(_numbers)}") as url:
+        yield url
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the user's settings or writes into the user's folders."""
+    for name in [n for n in os.environ if n.startswith(("HEADRACE_", "PG", "AWS_"))]:
+        if name != "HEADRACE_REQUIRE":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADRACE_DATA", str(tmp_path / "data"))
