@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from headrace.errors import HeadraceError
+
 
 class RunStatus(StrEnum):
     """queued → running → succeeded | failed | cancelled; running → queued (retry, lease ran out)."""
@@ -88,12 +90,20 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorReport:
-    """An error as it is stored and shown: never a stack trace, never a secret."""
+    """An error as it is stored and shown: never a stack trace, never a secret.
+
+    `exit_code` is that of the error's class: what was done about it, and how a command line ends.
+    """
 
     code: str
     message: str
     field: str | None = None
     remedy: str | None = None
+    exit_code: int = 1
+
+    @classmethod
+    def of(cls, error: HeadraceError) -> ErrorReport:
+        return cls(**error.as_dict(), exit_code=error.exit_code)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
