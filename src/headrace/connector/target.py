@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic
 
@@ -13,6 +13,7 @@ from headrace.connector.config import ConfigT
 from headrace.errors import Fenced
 from headrace.model.event import Batch, Reject
 from headrace.model.pipeline import WriteMode
+from headrace.model.run import Counts
 from headrace.model.stream import Position, Slice, Stream
 
 
@@ -68,6 +69,23 @@ class Staged:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Staged:
         return cls(**data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedSlice:
+    """A slice of a load that was read to its end and staged."""
+
+    slice: Slice
+    staged: Staged
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """A slice's checkpoint as we saved it: `sequences` is the last sequence published by stream id."""
+
+    position: Position
+    sequences: Mapping[str, int]
 
 
 class Writer(ABC):

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.connector import Position, Reject, Slice, Staged, Token
-from headrace.model.run import Counts, StreamProgress
+from headrace.connector import Position, Reject, Token
+from headrace.connector.target import Saved, StagedSlice
+from headrace.model.run import StreamProgress
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StagedSlice:
-    """A slice of a load that was read to its end and staged."""
-
-    slice: Slice
-    staged: Staged
-    counts: Counts
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """A slice's checkpoint as we saved it: `sequences` is the last sequence published by stream id."""
-
-    position: Position
-    sequences: Mapping[str, int]
+__all__ = ["Saved", "StagedSlice", "State"]
 
 
 class State(Protocol):
