@@ -1,0 +1,99 @@
+"""One side of a pipeline in a process that may use it: settings with their secrets, in memory only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+from headrace import catalog
+from headrace.connector import ConnectorSpec, Source, Target
+from headrace.model.connection import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """`settings` are raw and may hold secrets: an endpoint is never stored, shown or logged."""
+
+    name: str
+    connector: str
+    settings: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def nameless(cls, connector: str, settings: Mapping[str, Any]) -> Endpoint:
+        """An endpoint without a name of its own: it follows from the settings that are no secret."""
+        plain = public(catalog.connector(connector), settings)
+        text = json.dumps(plain, sort_keys=True, default=str)
+        return cls(
+            name=f"{connector}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
+            connector=connector,
+            settings=settings,
+        )
+
+    @property
+    def spec(self) -> ConnectorSpec:
+        return catalog.connector(self.connector)
+
+    def source(self) -> Source[Any]:
+        """A new source; the caller closes it. Raises ConfigError for bad settings."""
+        return catalog.source(self.connector, self.settings)
+
+    def target(self) -> Target[Any]:
+        """A new target; the caller closes it. Raises ConfigError for bad settings."""
+        return catalog.target(self.connector, self.settings)
+
+    def connection(self) -> Connection:
+        """What may be remembered of it."""
+        spec = self.spec
+        return Connection(
+            id=self.name,
+            name=self.name,
+            connector=self.connector,
+            settings=public(spec, self.settings),
+            secrets=tuple(sorted(spec.config.secret_fields() & set(_flat(self.settings)))),
+        )
+
+    def secrets(self) -> Iterator[str]:
+        """The secret values, for those who must keep them off a screen."""
+        flat = _flat(self.settings)
+        for path in self.spec.config.secret_fields():
+            if isinstance(value := flat.get(path), SecretStr):
+                yield value.get_secret_value()
+            elif value:
+                yield str(value)
+
+    def words(self) -> Iterator[str]:
+        """The values that are no secret."""
+        hidden = self.spec.config.secret_fields()
+        yield self.connector
+        yield from (
+            str(v) for path, v in _flat(self.settings).items() if path not in hidden and v not in (None, "")
+        )
+
+
+def public(spec: ConnectorSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings without those that are secret."""
+    return _without(settings, spec.config.secret_fields(), "")
+
+
+def _without(settings: Mapping[str, Any], hidden: frozenset[str], prefix: str) -> dict[str, Any]:
+    plain = {}
+    for name, value in settings.items():
+        if prefix + name in hidden:
+            continue
+        plain[name] = _without(value, hidden, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+    return plain
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
