@@ -1,5 +1,7 @@
 """All that a connector author imports."""
 
+from typing import TYPE_CHECKING, Any
+
 from headrace.connector.config import HIDDEN, Config, Secret, setting
 from headrace.connector.source import EVERYTHING, Selection, Source
 from headrace.connector.target import Staged, Target, Token, Writer
@@ -8,6 +10,9 @@ from headrace.model.connector import Capability, ConnectorSpec, Maturity
 from headrace.model.event import Batch, Change, Checkpoint, Event, Reject, SchemaChange, Truncate
 from headrace.model.pipeline import WriteMode
 from headrace.model.stream import Position, ReadMode, Slice, Stream, StreamRead
+
+if TYPE_CHECKING:
+    from headrace.connector.http import Http
 
 __all__ = [
     "EVERYTHING",
@@ -19,6 +24,7 @@ __all__ = [
     "Config",
     "ConnectorSpec",
     "Event",
+    "Http",
     "Maturity",
     "Position",
     "ReadMode",
@@ -41,3 +47,12 @@ __all__ = [
     "keep",
     "setting",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Http` on first use: its driver is not for those who only list the catalogue."""
+    if name == "Http":
+        from headrace.connector.http import Http
+
+        return Http
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
