@@ -1,0 +1,8 @@
+"""What we remember: tables, their migrations, and secrets under seal."""
+
+from headrace.store.leases import Lease
+from headrace.store.positions import DeadLetter, SliceCheckpoint
+from headrace.store.secrets import MasterKeys
+from headrace.store.store import Store
+
+__all__ = ["DeadLetter", "Lease", "MasterKeys", "SliceCheckpoint", "Store"]

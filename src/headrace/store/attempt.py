@@ -1,0 +1,318 @@
+"""One attempt of a run: what the engine has remembered, every write of it under the lease."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from headrace.connector.target import Saved, Staged, StagedSlice, Token
+from headrace.errors import ConflictError, Fenced, HeadraceError, TransientError
+from headrace.model.event import Reject
+from headrace.model.run import Counts, ErrorReport, RunStatus, StreamProgress, StreamStatus
+from headrace.model.stream import Position, Slice
+from headrace.store.database import Database
+from headrace.store.leases import Lease, hold
+from headrace.store.positions import save_position
+from headrace.store.runs import lock_run
+from headrace.store.schema import (
+    attempts,
+    checkpoint_tokens,
+    checkpoints,
+    leases,
+    log_lines,
+    run_streams,
+    slices,
+)
+from headrace.store.schema import rejects as dead_letters
+
+FLUSH_SECONDS = 0.5
+"""How long a log line or a count may wait before it is written."""
+
+_WAITING_LINES = 10_000
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+
+
+class Attempt:
+    """Fits the engine's `State`; from any thread. `close` always follows, with the error if there is one.
+
+    Log lines, and counts while a stream's status stays, are written behind the caller's back: when
+    that finds the lease lost, the next call raises.
+    """
+
+    def __init__(self, database: Database, run: str, lease: Lease):
+        self._database = database
+        self._run = run
+        self._lease = lease
+        self._epoch = lease.epoch
+        self._waiting = threading.Lock()
+        self._flushing = threading.Lock()
+        self._lines: deque[dict[str, Any]] = deque(maxlen=_WAITING_LINES)
+        self._streams: dict[str, StreamProgress] = {}
+        self._shown: dict[str, StreamStatus] = {}
+        self._lost: Fenced | None = None
+        self._closed = threading.Event()
+        self._begin()
+        self._flusher = threading.Thread(target=self._flush_often, name=f"log of {run}", daemon=True)
+        self._flusher.start()
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    def raise_epoch(self, at_least: int) -> int:
+        """The lease stays the same, and may be renewed and released by the value first acquired."""
+        with self._database.write() as transaction:
+            epoch = max(hold(transaction, self._lease, alone=True), at_least)
+            mine = leases.c.pipeline == self._lease.pipeline
+            transaction.execute(update(leases).where(mine).values(epoch=epoch, updated_at=_now()))
+            this = attempts.c.run == self._run, attempts.c.number == self._number
+            transaction.execute(update(attempts).where(*this).values(epoch=epoch))
+        self._epoch = epoch
+        return epoch
+
+    def load_staged(self, stream: str) -> list[StagedSlice]:
+        mine = slices.c.pipeline == self._lease.pipeline, slices.c.stream == stream
+        with self._database.read() as transaction:
+            rows = transaction.execute(select(slices).where(*mine).order_by(slices.c.key)).all()
+        return [
+            StagedSlice(
+                slice=Slice.from_json(row.slice),
+                staged=Staged.from_json(row.staged),
+                counts=Counts.from_json(row.counts),
+            )
+            for row in rows
+        ]
+
+    def save_staged(self, stream: str, done: StagedSlice) -> None:
+        values = {
+            "slice": done.slice.to_json(),
+            "staged": done.staged.to_json(),
+            "counts": done.counts.to_json(),
+            "epoch": self._epoch,
+            "updated_at": _now(),
+        }
+        key = {"pipeline": self._lease.pipeline, "stream": stream, "key": done.slice.key}
+        with self._write() as transaction:
+            transaction.execute(
+                self._database.insert(slices)
+                .values(created_at=_now(), **key, **values)
+                .on_conflict_do_update(index_elements=list(key), set_=values)
+            )
+
+    def drop_staged(self, stream: str) -> None:
+        mine = slices.c.pipeline == self._lease.pipeline, slices.c.stream == stream
+        with self._write() as transaction:
+            transaction.execute(delete(slices).where(*mine))
+
+    def load(self, slice_key: str) -> Saved | None:
+        at, tokens = checkpoints, checkpoint_tokens
+        mine = self._lease.pipeline
+        with self._database.read() as transaction:
+            position = transaction.execute(
+                select(at.c.position).where(at.c.pipeline == mine, at.c.slice == slice_key)
+            ).scalar_one_or_none()
+            if position is None:
+                return None
+            rows = transaction.execute(
+                select(tokens.c.stream, tokens.c.sequence).where(
+                    tokens.c.pipeline == mine, tokens.c.slice == slice_key
+                )
+            )
+            return Saved(position=position, sequences={row.stream: row.sequence for row in rows})
+
+    def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
+        """Raises ConflictError (`store.sequence_regressed`), and saves nothing, when a sequence goes down."""
+        with self._write() as transaction:
+            save_position(self._database, transaction, self._lease.pipeline, slice_key, position, self._epoch)
+            for stream, token in sorted(tokens.items()):
+                self._save_token(transaction, slice_key, stream, token)
+
+    def reject(self, rejects: Iterable[Reject]) -> None:
+        rows = [self._reject_row(reject) for reject in rejects]
+        if not rows:
+            return
+        with self._write() as transaction:
+            # In one order for all threads, so that two of them never wait for each other.
+            rows.sort(key=lambda row: (row["stream"], row["where_hash"]))
+            transaction.execute(self._database.insert(dead_letters).on_conflict_do_nothing(), rows)
+
+    def progress(self, progress: StreamProgress) -> None:
+        with self._waiting:
+            self._raise_lost()
+            self._streams[progress.stream] = progress
+            known = self._shown.get(progress.stream) is progress.status
+            self._shown[progress.stream] = progress.status
+        if not known:
+            self.flush()
+
+    def log(self, level: str, message: str, stream: str | None = None) -> None:
+        line = {"at": _now(), "level": level, "message": one_line(message), "stream": stream}
+        with self._waiting:
+            self._raise_lost()
+            self._lines.append(line)
+
+    def flush(self) -> None:
+        """Write what waits; all of it keeps waiting when the store is away."""
+        with self._flushing:
+            with self._waiting:
+                lines, streams = list(self._lines), dict(self._streams)
+            if not lines and not streams:
+                return
+            try:
+                with self._write() as transaction:
+                    lock_run(transaction, self._run)
+                    for progress in streams.values():
+                        self._save_progress(transaction, progress)
+                    self._append(transaction, lines)
+            except Fenced as lost:
+                self._lost = lost
+                raise
+            with self._waiting:
+                for line in lines:
+                    if self._lines and self._lines[0] is line:  # unless newer ones pushed it out
+                        self._lines.popleft()
+                for stream, progress in streams.items():
+                    if self._streams.get(stream) is progress:
+                        del self._streams[stream]
+
+    def close(self, error: ErrorReport | None = None) -> None:
+        """Write what waits and note the end. May be called twice; a lost lease passes in silence."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._flusher.join()
+        try:
+            self.flush()
+            with self._write() as transaction:
+                mine = attempts.c.run == self._run, attempts.c.number == self._number
+                report = asdict(error) if error else None
+                transaction.execute(update(attempts).where(*mine).values(ended_at=_now(), error=report))
+        except Fenced:
+            return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(ErrorReport.of(error) if isinstance(error, HeadraceError) else None)
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._database.write() as transaction:
+            hold(transaction, self._lease)
+            yield transaction
+
+    def _begin(self) -> None:
+        with self._write() as transaction:
+            run = lock_run(transaction, self._run, self._lease)
+            if run.status != RunStatus.RUNNING:
+                raise ConflictError(
+                    "store.run_state",
+                    f"run {self._run} is {run.status}, not running",
+                    remedy="Look at the run again: somebody else has moved it on.",
+                )
+            self._number: int = run.attempt
+            key = {"run": self._run, "number": self._number}
+            values = {"epoch": self._epoch, "started_at": _now(), "ended_at": None, "error": None}
+            transaction.execute(
+                self._database.insert(attempts)
+                .values(**key, **values)
+                .on_conflict_do_update(index_elements=list(key), set_=values)
+            )
+
+    def _flush_often(self) -> None:
+        while not self._closed.wait(FLUSH_SECONDS):
+            try:
+                self.flush()
+            except Fenced:
+                return
+            except TransientError:
+                continue
+
+    def _raise_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _save_token(self, transaction: Connection, slice_key: str, stream: str, token: Token) -> None:
+        table = checkpoint_tokens
+        key = {"pipeline": self._lease.pipeline, "slice": slice_key, "stream": stream}
+        values = {
+            "epoch": token.epoch,
+            "sequence": token.sequence,
+            "position": token.position,
+            "updated_at": _now(),
+        }
+        done = transaction.execute(
+            self._database.insert(table)
+            .values(created_at=_now(), **key, **values)
+            .on_conflict_do_update(
+                index_elements=list(key), set_=values, where=table.c.sequence <= token.sequence
+            )
+        )
+        if not done.rowcount:
+            raise ConflictError(
+                "store.sequence_regressed",
+                f"{stream}: publish {token.sequence} is older than the one remembered for slice {slice_key}",
+                remedy="Start the pipeline again, so that it reads from the target where it stands.",
+            )
+
+    def _save_progress(self, transaction: Connection, progress: StreamProgress) -> None:
+        key = {"run": self._run, "stream": progress.stream}
+        values = {
+            "status": progress.status.value,
+            "counts": progress.counts.to_json(),
+            "expected": progress.expected,
+            "error": asdict(progress.error) if progress.error else None,
+            "updated_at": _now(),
+        }
+        transaction.execute(
+            self._database.insert(run_streams)
+            .values(**key, **values)
+            .on_conflict_do_update(index_elements=list(key), set_=values)
+        )
+
+    def _append(self, transaction: Connection, lines: list[dict[str, Any]]) -> None:
+        if not lines:
+            return
+        mine = log_lines.c.run == self._run
+        last = transaction.execute(select(func.max(log_lines.c.line)).where(mine)).scalar_one() or 0
+        rows = [{"run": self._run, "line": number, **line} for number, line in enumerate(lines, last + 1)]
+        transaction.execute(insert(log_lines), rows)
+
+    def _reject_row(self, reject: Reject) -> dict[str, Any]:
+        data = reject.to_json()
+        where = json.dumps(data["where"], sort_keys=True, default=str)
+        return {
+            "pipeline": self._lease.pipeline,
+            "run": self._run,
+            "stream": reject.stream,
+            "where_hash": hashlib.sha256(where.encode()).hexdigest(),
+            "code": reject.code,
+            "reason": one_line(reject.reason),
+            "where": json.loads(where),
+            "row": json.loads(json.dumps(data["row"], default=str)),
+            "created_at": _now(),
+        }
+
+
+def one_line(text: str) -> str:
+    """The text with control characters spelled out: a row's content can't forge a line of the log."""
+    text = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

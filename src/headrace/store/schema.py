@@ -1,0 +1,245 @@
+"""The tables as they stand at the newest migration, the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+from headrace.model.run import RunStatus
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC with microseconds; SQLite, which knows no zones, holds it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """Plain data as JSON text.
+
+    Not PostgreSQL's own JSON types: they refuse NUL, NaN and lone surrogates, which rejected rows hold.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _dialect: Dialect) -> str | None:
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, _dialect: Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _of(parent: str, *, key: bool = True) -> Column[str]:
+    """A reference to the row that this one belongs to and goes with."""
+    return Column(
+        parent.removesuffix("s"),
+        Text,
+        ForeignKey(f"{parent}.id", ondelete="CASCADE"),
+        primary_key=key,
+        nullable=False,
+    )
+
+
+connections = Table(
+    "connections",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("connector", Text, nullable=False),
+    Column("settings", Json, nullable=False),
+    Column("extras", Json, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    _of("connections"),
+    Column("field", Text, primary_key=True),  # the dotted path of the setting
+    Column("key_id", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+pipelines = Table(
+    "pipelines",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("source", Text, ForeignKey("connections.id"), nullable=False),
+    Column("target", Text, ForeignKey("connections.id"), nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("definition", Json, nullable=False),  # what no query asks for
+    Column("version", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    _of("pipelines"),
+    Column("id", Text, nullable=False),  # new at each takeover
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _of("pipelines", key=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("queued_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Column("error", Json),
+    Column("updated_at", Instant, nullable=False),
+    CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in RunStatus)})", name="status"),
+    Index(None, "pipeline", "queued_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    _of("runs"),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Column("error", Json),
+)
+
+run_streams = Table(
+    "run_streams",
+    metadata,
+    _of("runs"),
+    Column("stream", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("counts", Json, nullable=False),
+    Column("expected", BigInteger),
+    Column("error", Json),
+    Column("updated_at", Instant, nullable=False),
+)
+
+slices = Table(
+    "slices",
+    metadata,
+    _of("pipelines"),
+    Column("stream", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("slice", Json, nullable=False),
+    Column("staged", Json, nullable=False),
+    Column("counts", Json, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _of("pipelines"),
+    Column("slice", Text, primary_key=True),
+    Column("position", Json, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+)
+
+checkpoint_tokens = Table(
+    "checkpoint_tokens",
+    metadata,
+    Column("pipeline", Text, primary_key=True),
+    Column("slice", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("position", Json, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("updated_at", Instant, nullable=False),
+    ForeignKeyConstraint(
+        ["pipeline", "slice"], ["checkpoints.pipeline", "checkpoints.slice"], ondelete="CASCADE"
+    ),
+)
+
+rejects = Table(
+    "rejects",
+    metadata,
+    # SQLite numbers rows by itself only in a column that is INTEGER to the letter.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _of("pipelines", key=False),
+    _of("runs", key=False),
+    Column("stream", Text, nullable=False),
+    Column("where_hash", Text, nullable=False),
+    Column("code", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("where", Json, nullable=False),
+    Column("row", Json),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("pipeline", "stream", "where_hash"),
+    Index(None, "run"),
+)
+
+log_lines = Table(
+    "log_lines",
+    metadata,
+    _of("runs"),
+    Column("line", Integer, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("stream", Text),
+    Column("message", Text, nullable=False),
+)

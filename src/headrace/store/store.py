@@ -1,0 +1,90 @@
+"""The store as its users see it: opened by a URL, brought to the newest schema, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from headrace.model.stream import Position
+from headrace.store import positions
+from headrace.store.attempt import Attempt
+from headrace.store.connections import Connections
+from headrace.store.database import Database
+from headrace.store.leases import Lease, Leases
+from headrace.store.migrate import migrate
+from headrace.store.pipelines import Pipelines
+from headrace.store.positions import DeadLetter, SliceCheckpoint
+from headrace.store.runs import Runs
+from headrace.store.secrets import MasterKeys
+
+
+class Store:
+    """May be used from many threads. A child process opens its own."""
+
+    def __init__(self, database: Database, keys: MasterKeys):
+        self._database = database
+        self.connections = Connections(database, keys)
+        self.pipelines = Pipelines(database)
+        self.runs = Runs(database)
+        self.leases = Leases(database)
+
+    @classmethod
+    def open(cls, url: str, *, keys: MasterKeys) -> Store:
+        """Open `sqlite:///path` or `postgresql://…`, and migrate it first where that is needed.
+
+        Raises ConfigError for an address or file that can't be used, or one that a newer headrace has
+        migrated; TransientError while the database is away, here as in every other call.
+        """
+        database = Database(url)
+        try:
+            migrate(database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, keys)
+
+    def attempt(self, run: str, lease: Lease) -> Attempt:
+        """The memory of the run's current attempt, for the engine; the run has been started."""
+        return Attempt(self._database, run, lease)
+
+    def checkpoints(self, pipeline: str) -> list[SliceCheckpoint]:
+        """Where each slice of the pipeline stands; the target's own token is the truth."""
+        with self._database.read() as transaction:
+            return positions.read_checkpoints(transaction, pipeline)
+
+    def rejects(self, pipeline: str, stream: str | None = None, limit: int = 100) -> list[DeadLetter]:
+        """Dead letters, the newest first."""
+        with self._database.read() as transaction:
+            return positions.read_rejects(transaction, pipeline, stream, limit)
+
+    def count_rejects(self, pipeline: str) -> dict[str, int]:
+        """How many dead letters there are, by stream."""
+        with self._database.read() as transaction:
+            return positions.count_rejects(transaction, pipeline)
+
+    def rewind(self, lease: Lease, slice_key: str, position: Position, streams: Iterable[str]) -> None:
+        """Put a slice's checkpoint back to `position` (`{}` is the start); forget what `streams` staged.
+
+        Sequences stay, since the next publish still comes after the last. Raises Fenced
+        (`store.lease_lost`).
+        """
+        positions.rewind(self._database, lease, slice_key, position, streams)
+
+    def rotate(self) -> int:
+        """Wrap every secret's data key with the current master key; gives how many were wrapped anew.
+
+        Afterwards the older master keys are no longer needed. Secrets stay readable throughout.
+        """
+        return self.connections.rotate()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
