@@ -110,7 +110,9 @@ def _known_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
 def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
     first = error.errors(include_url=False, include_input=False)[0]
     path = first["loc"]
-    name = ".".join(str(part) for part in path if not isinstance(part, str) or part.isidentifier() or "." in part)
+    name = ".".join(
+        str(part) for part in path if not isinstance(part, str) or part.isidentifier() or "." in part
+    )
     if first["type"] == "extra_forbidden":
         known = _known_names(model, path)
         near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
@@ -119,6 +121,10 @@ def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
     info = model.model_fields.get(str(path[0])) if path else None
     help = info.description if info else None
     if first["type"] == "missing":
-        return ConfigError("config.missing_setting", f"the setting {name!r} is missing", field=name, remedy=help)
+        return ConfigError(
+            "config.missing_setting", f"the setting {name!r} is missing", field=name, remedy=help
+        )
     reason = first["msg"].removeprefix("Value error, ")
-    return ConfigError("config.bad_setting", f"{name or 'settings'}: {reason}", field=name or None, remedy=help)
+    return ConfigError(
+        "config.bad_setting", f"{name or 'settings'}: {reason}", field=name or None, remedy=help
+    )

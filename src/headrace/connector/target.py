@@ -73,11 +73,16 @@ class Staged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedSlice:
-    """A slice of a load that was read to its end and staged."""
+    """A slice of a load that was read to its end and staged.
+
+    `fingerprint` tells by which plan (columns, transforms, mode, table): only rows staged by the same
+    plan may be published by a later attempt.
+    """
 
     slice: Slice
     staged: Staged
     counts: Counts
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,5 +39,3 @@ def keep(batch: Batch, mask: pa.Array, rows: pa.RecordBatch | None = None) -> Ba
         batch.rejects,
         batch.skipped,
     )
-
-

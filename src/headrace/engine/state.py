@@ -20,7 +20,12 @@ class State(Protocol):
     """
 
     @property
-    def epoch(self) -> int: ...
+    def run(self) -> str:
+        """The id of the run, the same for all its attempts."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the lease."""
 
     def raise_epoch(self, at_least: int) -> int:
         """Move the lease's epoch up to `at_least` (the target may remember more than we); gives the epoch."""

@@ -78,7 +78,7 @@ class Batch:
     @property
     def read(self) -> int:
         """How many source rows this batch accounts for."""
-        return self.rows.num_rows + len(self.rejects) + sum(self.skipped.values())
+        return int(self.rows.num_rows) + len(self.rejects) + sum(self.skipped.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,10 @@ class StreamStatus(StrEnum):
     PAUSED = "paused"  # its schema changed and the policy asks for a person
     CANCELLED = "cancelled"
 
+    @property
+    def ended(self) -> bool:
+        return self not in (StreamStatus.PENDING, StreamStatus.RUNNING)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:

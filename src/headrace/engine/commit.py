@@ -1,0 +1,140 @@
+"""Publish rows with their token, then remember, then let the source forget: the only place that does so.
+
+The order is the whole point. `tests/crash` kills a run at every step of it, and shows that each other
+order loses rows, or asks the source for rows that it was told to forget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from headrace.connector import Position, Slice, Source, Staged, Target, Token
+from headrace.engine.failpoint import hit
+from headrace.engine.plan import PlannedStream, position_of
+from headrace.engine.state import Saved, State
+from headrace.errors import OutcomeUnknown, TransientError
+from headrace.model.run import Counts
+
+_LOOKS = 5  # times that we look for our own token after a lost reply
+_LOOK_DELAY = 0.2  # seconds before the second look, doubling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """What a token's position holds: the source's own position, and which run put it there.
+
+    `done` says that the run had nothing more to read of the stream, so that a later attempt of the
+    same run does not read it again; `counts` are the stream's counts in that run so far.
+    """
+
+    at: Position
+    run: str
+    done: bool
+    counts: Counts
+
+    def to_json(self) -> dict[str, Any]:
+        return {"at": self.at, "run": self.run, "done": self.done, "counts": self.counts.to_json()}
+
+    @classmethod
+    def of(cls, token: Token | None) -> Mark | None:
+        if token is None:
+            return None
+        data = token.position
+        return cls(at=data["at"], run=data["run"], done=data["done"], counts=Counts.from_json(data["counts"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """One stream's part of a commit."""
+
+    stream: PlannedStream
+    staged: Sequence[Staged]
+    token: Token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One commit: `key` is the slice (or, for a load, the stream) whose checkpoint moves to `position`."""
+
+    key: str
+    position: Position
+    publications: Sequence[Publication]
+    slices: Sequence[Slice]
+    source: Source[Any]
+    target: Target[Any]
+    state: State
+
+
+def publish(work: Work) -> None:
+    """Rows and token become visible, stream by stream."""
+    for publication in work.publications:
+        _publish(work.target, publication)
+
+
+def save(work: Work) -> None:
+    """Our own store remembers; raises ConflictError when the lease is lost."""
+    tokens = {p.stream.id: p.token for p in work.publications}
+    work.state.save(work.key, work.position, tokens)
+    for stream in tokens:
+        work.state.drop_staged(stream)
+    hit("after_save")
+
+
+def acknowledge(work: Work) -> None:
+    """Only now may the source forget."""
+    hit("before_ack")
+    for slice in work.slices:
+        work.source.acknowledge(slice, work.position)
+
+
+Step = Callable[[Work], None]
+STEPS: Sequence[Step] = (publish, save, acknowledge)
+
+
+def commit(work: Work, steps: Sequence[Step] = STEPS) -> None:
+    """Take one commit through its steps, in order. `steps` is there for the test of the order alone."""
+    for step in steps:
+        step(work)
+
+
+def _publish(target: Target[Any], publication: Publication) -> None:
+    """Publish once. When the reply is lost, look for our own token before deciding anything."""
+    stream, token = publication.stream, publication.token
+    for look in range(_LOOKS):
+        hit("before_publish")
+        try:
+            target.publish(stream.landed, stream.write, publication.staged, token)
+            hit("after_publish")
+            return
+        except OutcomeUnknown as error:
+            unknown = error
+        time.sleep(_LOOK_DELAY * 2**look)
+        try:
+            last = target.committed(stream.landed, token.pipeline)
+        except TransientError:
+            continue  # publishing the same token again is safe: the target compares it first
+        if last is not None and (last.epoch, last.sequence) == (token.epoch, token.sequence):
+            return
+    raise unknown
+
+
+def standing(token: Token | None, saved: Saved | None, stream: str) -> Position:
+    """Where a stream stands: its target has the last word, our store knows of quiet progress since.
+
+    When both remember the same publish, the saved position may be further on (nothing to publish came
+    in between). When they differ, the save was lost or the target was restored: the target wins.
+    """
+    published = token.sequence if token else 0
+    if saved is not None and saved.sequences.get(stream, 0) == published:
+        return saved.position
+    return position_of(token)
+
+
+def start(positions: Mapping[str, Position], source: Source[Any]) -> Position:
+    """Where to start reading a slice whose streams stand at `positions`: at the last of them."""
+    if any(not position for position in positions.values()):
+        return {}
+    return min(positions.values(), key=source.order)

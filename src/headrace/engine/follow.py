@@ -1,0 +1,236 @@
+"""Read a slice that publishes at its own checkpoints, one commit after the other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.connector import (
+    Batch,
+    Checkpoint,
+    Event,
+    Position,
+    ReadMode,
+    SchemaChange,
+    Slice,
+    Source,
+    Staged,
+    Target,
+    Token,
+    Truncate,
+    WriteMode,
+)
+from headrace.engine.commit import Mark, Publication, Work, commit, standing, start
+from headrace.engine.plan import PlannedStream
+from headrace.engine.progress import Board
+from headrace.engine.schema import land
+from headrace.engine.state import State
+from headrace.engine.stop import Stop
+from headrace.engine.transform import CHANGE_COLUMN
+from headrace.engine.write import Intake, check_limit, flow
+from headrace.errors import PositionLost
+from headrace.model.pipeline import Pipeline
+from headrace.model.run import Counts
+
+PUBLISHED = "published"
+"""Skip rule: rows at or before the position at which the stream's table stands already."""
+
+
+@dataclass(kw_only=True)
+class Shared:
+    """What all parts of one attempt share. `publishing` lets one publish happen at a time."""
+
+    pipeline: Pipeline
+    source: Source[Any]
+    target: Target[Any]
+    state: State
+    stop: Stop
+    board: Board
+    keeps_unchanged: bool
+    tokens: dict[str, Token | None] = field(default_factory=dict)
+    publishing: threading.Lock = field(default_factory=threading.Lock)
+
+    def token(self, stream: str, position: Position, done: bool, counts: Counts) -> Token:
+        """The token of the stream's next publish."""
+        last = self.tokens.get(stream)
+        mark = Mark(at=position, run=self.state.run, done=done, counts=counts)
+        return Token(
+            pipeline=self.pipeline.id,
+            epoch=self.state.epoch,
+            sequence=last.sequence + 1 if last else 1,
+            position=mark.to_json(),
+        )
+
+
+class Follower:
+    """One slice without `until`, from where its streams stand to its end (or until told to stop)."""
+
+    def __init__(self, shared: Shared, slice: Slice, streams: Mapping[str, PlannedStream]):
+        self.shared = shared
+        self.slice = slice
+        self.streams = dict(streams)
+        self.intakes: dict[str, Intake] = {}
+        saved = shared.state.load(slice.key)
+        self.standing = {id: self._standing(stream, saved) for id, stream in self.streams.items()}
+        self.position = start(self.standing, shared.source)
+        self.committed = self.position
+        self.behind = {id for id, at in self.standing.items() if at != self.position}
+        self.held_since = time.monotonic()
+        self.rejected = dict.fromkeys(self.streams, 0)
+
+    def _standing(self, stream: PlannedStream, saved: Any) -> Position:
+        token = self.shared.tokens[stream.id]
+        if stream.read.mode is ReadMode.FULL:
+            mark = Mark.of(token)  # everything, each time: only this very run's progress counts
+            return mark.at if mark and mark.run == self.shared.state.run else {}
+        return standing(token, saved, stream.id)
+
+    def run(self) -> bool:
+        """Read and commit; True at the end of the slice, False when told to stop before it."""
+        shared, tuning = self.shared, self.shared.pipeline.tuning
+        try:
+            with flow(
+                shared.source.read(self.slice, self.position), self.streams, tuning, shared.stop
+            ) as events:
+                for item in events:
+                    self._take(item.event, item.rows, item.bytes)
+                    if isinstance(item.event, Checkpoint) and shared.stop.draining:
+                        self._commit(done=False)
+                        return False
+            self._commit(done=True)
+            return True
+        finally:
+            for intake in self.intakes.values():
+                intake.writer.close()
+
+    def _take(self, event: Event, rows: int, bytes: int) -> None:
+        match event:
+            case Batch(stream=id):
+                intake = self._intake(id)
+                intake.write(event, rows, bytes)
+                tuning = self.shared.pipeline.tuning
+                check_limit(id, self.rejected[id] + intake.tally.rejected, tuning.reject_limit)
+                self.shared.board.live(id, self.slice.key, intake.tally.counts())
+            case SchemaChange(id, schema):
+                self._change_schema(id, schema)
+            case Truncate(id):
+                if self.streams[id].write is WriteMode.APPEND:
+                    self.shared.state.log("warning", "the source was truncated; append keeps what it has", id)
+                self._intake(id).truncate()
+            case Checkpoint(position):
+                self._checkpoint(position)
+
+    def _intake(self, id: str) -> Intake:
+        if id not in self.intakes:
+            if not self.intakes:
+                self.held_since = time.monotonic()
+            stream = self.streams[id]
+            writer = self.shared.target.open(stream.landed, stream.write, self.slice)
+            self.intakes[id] = Intake(
+                stream=stream, writer=writer, keeps_unchanged=self.shared.keeps_unchanged
+            )
+        return self.intakes[id]
+
+    def _change_schema(self, id: str, schema: pa.Schema) -> None:
+        stream = self.streams[id]
+        if stream.names_changes:
+            schema = schema.append(pa.field(CHANGE_COLUMN, pa.string()))
+        landed, found = land(
+            self.shared.target,
+            replace(stream.landed, schema=schema),
+            stream.write,
+            self.shared.pipeline.schema_policy,
+            ours=True,
+        )
+        self.streams[id] = replace(stream, landed=landed)
+        self.shared.state.log("info", f"the schema changed: {found}", id)
+        if id in self.intakes:
+            self.intakes[id].stream = self.streams[id]
+            self.intakes[id].writer.change_schema(landed)
+
+    def _checkpoint(self, position: Position) -> None:
+        source = self.shared.source
+        if self.committed and source.order(position) < source.order(self.committed):
+            raise PositionLost(
+                "engine.position_back",
+                f"{self.slice.key}: the source went back from {self.committed} to {position}",
+                remedy="If the source was restored on purpose, tell where to read from: `headrace rewind`.",
+            )
+        self.position = position
+        for id in sorted(self.behind):
+            if source.order(position) <= source.order(self.standing[id]):
+                self._skip(id)
+            else:
+                self.behind.discard(id)
+        if self._due():
+            self._commit(done=False)
+
+    def _skip(self, id: str) -> None:
+        """What came since the last checkpoint is in the stream's table already."""
+        intake = self.intakes.pop(id, None)
+        if intake is None:
+            return
+        intake.writer.close()
+        intake.tally.skip({PUBLISHED: intake.tally.written})
+        intake.tally.written = 0
+        self.shared.board.settle(id, self.slice.key, intake.tally.counts())
+
+    def _due(self) -> bool:
+        """Commit now? Never in the middle of a replace: its swap comes at the end."""
+        if any(stream.write is WriteMode.REPLACE for stream in self.streams.values()):
+            return False
+        tuning = self.shared.pipeline.tuning
+        rows = sum(intake.tally.written for intake in self.intakes.values())
+        return rows >= tuning.commit_rows or (
+            time.monotonic() - self.held_since >= tuning.commit_interval.total_seconds()
+        )
+
+    def _commit(self, done: bool) -> None:
+        shared = self.shared
+        replaces = done and [s.id for s in self.streams.values() if s.write is WriteMode.REPLACE]
+        for id in replaces or ():
+            self._intake(id)  # an empty source empties the table
+        if any(s.write is WriteMode.REPLACE for s in self.streams.values()) and not done:
+            return  # drained in mid-replace: the old rows stay, the next run starts over
+        staged = {id: intake.stage() for id, intake in self.intakes.items()}
+        for intake in self.intakes.values():
+            shared.state.reject(intake.rejects)
+        if staged or self.position != self.committed:
+            self._publish(staged, done)
+        for id, intake in self.intakes.items():
+            intake.writer.close()
+            self.rejected[id] += intake.tally.rejected
+            shared.board.settle(id, self.slice.key, intake.tally.counts())
+        self.intakes.clear()
+        self.committed = self.position
+        self.held_since = time.monotonic()
+
+    def _publish(self, staged: Mapping[str, Staged], done: bool) -> None:
+        shared = self.shared
+        publications = []
+        for id, piece in staged.items():
+            stream = self.streams[id]
+            if not (piece.rows or piece.truncates or stream.write is WriteMode.REPLACE):
+                shared.target.discard(stream.landed, (piece,))
+                continue
+            counts = shared.board.counts(id) + self.intakes[id].tally.counts()
+            token = shared.token(id, self.position, done, counts)
+            publications.append(Publication(stream=stream, staged=(piece,), token=token))
+        work = Work(
+            key=self.slice.key,
+            position=self.position,
+            publications=publications,
+            slices=(self.slice,),
+            source=shared.source,
+            target=shared.target,
+            state=shared.state,
+        )
+        with shared.publishing:
+            commit(work)
+        for publication in publications:
+            shared.tokens[publication.stream.id] = publication.token
