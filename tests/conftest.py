@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from servers.postgres import PostgresServer
+from servers.s3 import S3Server
 
 REQUIRED = frozenset(filter(None, os.environ.get("HEADRACE_REQUIRE", "").split(",")))
 _numbers = itertools.count(1)
@@ -42,6 +43,18 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of an empty PostgreSQL database that lives for this test."""
     with postgres_server.database(f"test_{next(_numbers)}") as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """One S3 for the test process; it checks keys and signatures, and keeps everything in memory."""
+    yield from start("s3", S3Server)
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """The name of an empty bucket of this test's own."""
+    return s3_server.make_bucket(f"test-{next(_numbers)}")
 
 
 @pytest.fixture(autouse=True)

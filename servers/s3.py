@@ -1,0 +1,91 @@
+"""A throw-away S3: moto's server on a loopback port, which checks keys and signatures."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from types import TracebackType
+from typing import Any
+
+import boto3
+
+from servers.postgres import free_port
+
+_ALL_OF_S3 = json.dumps(
+    {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
+)
+
+
+class S3Server:
+    """Started by `with`; only `access_key` with `secret_key` may do anything. All is kept in memory."""
+
+    region = "us-east-1"
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> S3Server:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "3"},  # the three that make the user
+        )
+        try:
+            self._wait_ready()
+            iam = self._client("iam", "nobody", "nothing")
+            iam.create_user(UserName="headrace")
+            iam.put_user_policy(UserName="headrace", PolicyName="s3", PolicyDocument=_ALL_OF_S3)
+            key = iam.create_access_key(UserName="headrace")["AccessKey"]
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        self.access_key, self.secret_key = key["AccessKeyId"], key["SecretAccessKey"]
+        self.client = self._client("s3", self.access_key, self.secret_key)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def make_bucket(self, name: str) -> str:
+        """Make an empty bucket; gives its name back."""
+        self.client.create_bucket(Bucket=name)
+        return name
+
+    def access(self) -> dict[str, Any]:
+        """The settings under `s3` of a connector that may use this server."""
+        return {
+            "endpoint": self.endpoint,
+            "region": self.region,
+            "access_key_id": self.access_key,
+            "secret_access_key": self.secret_key,
+        }
+
+    def _client(self, service: str, key: str, secret: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+        )
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.endpoint}/moto-api/data.json", timeout=5).close()
+                return
+            except (urllib.error.URLError, ConnectionError):
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("the S3 server did not start") from None
+                time.sleep(0.05)
