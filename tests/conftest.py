@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from headrace.store import MasterKeys, Store
 from servers.postgres import PostgresServer
 from servers.s3 import S3Server
 
@@ -55,6 +56,22 @@ def s3_server() -> Iterator[S3Server]:
 def s3_bucket(s3_server: S3Server) -> str:
     """The name of an empty bucket of this test's own."""
     return s3_server.make_bucket(f"test-{next(_numbers)}")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store: the test runs once on each database that can hold one."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/store/headrace.db"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str, tmp_path: Path) -> Iterator[Store]:
+    """A new store on SQLite, and again on PostgreSQL."""
+    with Store.open(store_url, keys=MasterKeys.load(tmp_path / "keys", {})) as store:
+        yield store
 
 
 @pytest.fixture(autouse=True)

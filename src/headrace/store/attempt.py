@@ -23,7 +23,6 @@ from headrace.model.run import Counts, ErrorReport, RunStatus, StreamProgress, S
 from headrace.model.stream import Position, Slice
 from headrace.store.database import Database
 from headrace.store.leases import Lease, hold
-from headrace.store.positions import save_position
 from headrace.store.runs import lock_run
 from headrace.store.schema import (
     attempts,
@@ -52,7 +51,7 @@ class Attempt:
 
     def __init__(self, database: Database, run: str, lease: Lease):
         self._database = database
-        self._run = run
+        self.run = run
         self._lease = lease
         self._epoch = lease.epoch
         self._waiting = threading.Lock()
@@ -76,7 +75,7 @@ class Attempt:
             epoch = max(hold(transaction, self._lease, alone=True), at_least)
             mine = leases.c.pipeline == self._lease.pipeline
             transaction.execute(update(leases).where(mine).values(epoch=epoch, updated_at=_now()))
-            this = attempts.c.run == self._run, attempts.c.number == self._number
+            this = attempts.c.run == self.run, attempts.c.number == self._number
             transaction.execute(update(attempts).where(*this).values(epoch=epoch))
         self._epoch = epoch
         return epoch
@@ -90,6 +89,7 @@ class Attempt:
                 slice=Slice.from_json(row.slice),
                 staged=Staged.from_json(row.staged),
                 counts=Counts.from_json(row.counts),
+                fingerprint=row.fingerprint,
             )
             for row in rows
         ]
@@ -99,6 +99,7 @@ class Attempt:
             "slice": done.slice.to_json(),
             "staged": done.staged.to_json(),
             "counts": done.counts.to_json(),
+            "fingerprint": done.fingerprint,
             "epoch": self._epoch,
             "updated_at": _now(),
         }
@@ -134,7 +135,7 @@ class Attempt:
     def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
         """Raises ConflictError (`store.sequence_regressed`), and saves nothing, when a sequence goes down."""
         with self._write() as transaction:
-            save_position(self._database, transaction, self._lease.pipeline, slice_key, position, self._epoch)
+            self._save_position(transaction, slice_key, position)
             for stream, token in sorted(tokens.items()):
                 self._save_token(transaction, slice_key, stream, token)
 
@@ -171,7 +172,7 @@ class Attempt:
                 return
             try:
                 with self._write() as transaction:
-                    lock_run(transaction, self._run)
+                    lock_run(transaction, self.run)
                     for progress in streams.values():
                         self._save_progress(transaction, progress)
                     self._append(transaction, lines)
@@ -195,7 +196,7 @@ class Attempt:
         try:
             self.flush()
             with self._write() as transaction:
-                mine = attempts.c.run == self._run, attempts.c.number == self._number
+                mine = attempts.c.run == self.run, attempts.c.number == self._number
                 report = asdict(error) if error else None
                 transaction.execute(update(attempts).where(*mine).values(ended_at=_now(), error=report))
         except Fenced:
@@ -217,15 +218,15 @@ class Attempt:
 
     def _begin(self) -> None:
         with self._write() as transaction:
-            run = lock_run(transaction, self._run, self._lease)
+            run = lock_run(transaction, self.run, self._lease)
             if run.status != RunStatus.RUNNING:
                 raise ConflictError(
                     "store.run_state",
-                    f"run {self._run} is {run.status}, not running",
+                    f"run {self.run} is {run.status}, not running",
                     remedy="Look at the run again: somebody else has moved it on.",
                 )
             self._number: int = run.attempt
-            key = {"run": self._run, "number": self._number}
+            key = {"run": self.run, "number": self._number}
             values = {"epoch": self._epoch, "started_at": _now(), "ended_at": None, "error": None}
             transaction.execute(
                 self._database.insert(attempts)
@@ -245,6 +246,15 @@ class Attempt:
     def _raise_lost(self) -> None:
         if self._lost is not None:
             raise self._lost
+
+    def _save_position(self, transaction: Connection, slice_key: str, position: Position) -> None:
+        key = {"pipeline": self._lease.pipeline, "slice": slice_key}
+        values = {"position": position, "epoch": self._epoch, "updated_at": _now()}
+        transaction.execute(
+            self._database.insert(checkpoints)
+            .values(created_at=_now(), **key, **values)
+            .on_conflict_do_update(index_elements=list(key), set_=values)
+        )
 
     def _save_token(self, transaction: Connection, slice_key: str, stream: str, token: Token) -> None:
         table = checkpoint_tokens
@@ -270,7 +280,7 @@ class Attempt:
             )
 
     def _save_progress(self, transaction: Connection, progress: StreamProgress) -> None:
-        key = {"run": self._run, "stream": progress.stream}
+        key = {"run": self.run, "stream": progress.stream}
         values = {
             "status": progress.status.value,
             "counts": progress.counts.to_json(),
@@ -287,9 +297,9 @@ class Attempt:
     def _append(self, transaction: Connection, lines: list[dict[str, Any]]) -> None:
         if not lines:
             return
-        mine = log_lines.c.run == self._run
+        mine = log_lines.c.run == self.run
         last = transaction.execute(select(func.max(log_lines.c.line)).where(mine)).scalar_one() or 0
-        rows = [{"run": self._run, "line": number, **line} for number, line in enumerate(lines, last + 1)]
+        rows = [{"run": self.run, "line": number, **line} for number, line in enumerate(lines, last + 1)]
         transaction.execute(insert(log_lines), rows)
 
     def _reject_row(self, reject: Reject) -> dict[str, Any]:
@@ -297,7 +307,7 @@ class Attempt:
         where = json.dumps(data["where"], sort_keys=True, default=str)
         return {
             "pipeline": self._lease.pipeline,
-            "run": self._run,
+            "run": self.run,
             "stream": reject.stream,
             "where_hash": hashlib.sha256(where.encode()).hexdigest(),
             "code": reject.code,

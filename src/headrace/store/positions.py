@@ -1,19 +1,17 @@
-"""Where pipelines stand and what they could not deliver: what people look at, and the one way back."""
+"""Where pipelines stand and what they could not deliver: what people look at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, func, select
 
 from headrace.connector.target import Token
 from headrace.model.event import Reject
 from headrace.model.stream import Position
-from headrace.store.database import Database
-from headrace.store.leases import Lease, hold
-from headrace.store.schema import checkpoint_tokens, checkpoints, rejects, slices
+from headrace.store.schema import checkpoint_tokens, checkpoints, rejects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,26 +77,3 @@ def count_rejects(transaction: Connection, pipeline: str) -> dict[str, int]:
         .order_by(rejects.c.stream)
     )
     return {row.stream: row.rows for row in rows}
-
-
-def save_position(
-    database: Database, transaction: Connection, pipeline: str, slice_key: str, position: Position, epoch: int
-) -> None:
-    now = datetime.now(UTC)
-    key = {"pipeline": pipeline, "slice": slice_key}
-    values = {"position": position, "epoch": epoch, "updated_at": now}
-    transaction.execute(
-        database.insert(checkpoints)
-        .values(created_at=now, **key, **values)
-        .on_conflict_do_update(index_elements=list(key), set_=values)
-    )
-
-
-def rewind(
-    database: Database, lease: Lease, slice_key: str, position: Position, streams: Iterable[str]
-) -> None:
-    with database.write() as transaction:
-        epoch = hold(transaction, lease)
-        save_position(database, transaction, lease.pipeline, slice_key, position, epoch)
-        mine = slices.c.pipeline == lease.pipeline, slices.c.stream.in_(list(streams))
-        transaction.execute(delete(slices).where(*mine))

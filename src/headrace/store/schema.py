@@ -183,6 +183,7 @@ slices = Table(
     Column("slice", Json, nullable=False),
     Column("staged", Json, nullable=False),
     Column("counts", Json, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # of the plan that staged it
     Column("epoch", BigInteger, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from headrace.model.stream import Position
 from headrace.store import positions
 from headrace.store.attempt import Attempt
 from headrace.store.connections import Connections
@@ -62,14 +60,6 @@ class Store:
         """How many dead letters there are, by stream."""
         with self._database.read() as transaction:
             return positions.count_rejects(transaction, pipeline)
-
-    def rewind(self, lease: Lease, slice_key: str, position: Position, streams: Iterable[str]) -> None:
-        """Put a slice's checkpoint back to `position` (`{}` is the start); forget what `streams` staged.
-
-        Sequences stay, since the next publish still comes after the last. Raises Fenced
-        (`store.lease_lost`).
-        """
-        positions.rewind(self._database, lease, slice_key, position, streams)
 
     def rotate(self) -> int:
         """Wrap every secret's data key with the current master key; gives how many were wrapped anew.

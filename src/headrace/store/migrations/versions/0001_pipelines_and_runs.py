@@ -122,6 +122,7 @@ def upgrade() -> None:
         text("slice"),
         text("staged"),
         text("counts"),
+        text("fingerprint"),
         sa.Column("epoch", sa.BigInteger, nullable=False),
         moment("created_at"),
         moment("updated_at"),
