@@ -1,0 +1,198 @@
+"""One atomic commit: files in, files out, and the token with them."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
+from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.snapshots import Operation, ancestors_of
+from pyiceberg.table.update.snapshot import _MergeAppendFiles
+
+from headrace.connector import Token
+from headrace.connectors.iceberg.catalog import outcome_unknown, translate, translated
+from headrace.errors import HeadraceError, OutcomeUnknown, TransientError
+
+ATTEMPTS = 25
+FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
+ANCESTORS = 100
+PROPERTY = "headrace.token."
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a commit does to a table; `removed` are paths of data files, None means all there are."""
+
+    added: Sequence[DataFile] = ()
+    removed: Collection[str] | None = frozenset()
+
+
+def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: Token) -> None:
+    """Commit what `plan` says of the table as it is then; again on conflict, with a fresh look each time.
+
+    Raises Fenced by the token found in the table, OutcomeUnknown when the reply was lost and the token
+    cannot be seen, TransientError when others kept getting in between; nothing happened but in the second.
+    """
+    refused: Swap | None = None
+    for attempt in range(ATTEMPTS):
+        with translated("reading the table"):
+            table = load()
+        if refused is not None:
+            refused.clean(table)
+        if not token.supersedes(token_in(table, token.pipeline)):
+            return
+        with translated("planning the commit"):
+            transaction, refused = _prepare(table, plan(table), token)
+        try:
+            transaction.commit_transaction()
+            return
+        except CommitFailedException:
+            time.sleep(min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.5))
+        except Exception as error:
+            if outcome_unknown(error):
+                _look(load, token, error)
+                return
+            refused.clean(table)
+            if ours := translate(error, "committing"):
+                raise ours from error
+            raise
+    with translated("reading the table"):
+        table = load()
+    refused.clean(table) if refused else None
+    if not token.supersedes(token_in(table, token.pipeline)):
+        return
+    raise TransientError(
+        "iceberg.conflict",
+        f"other writers changed the table during each of {ATTEMPTS} attempts to commit",
+        remedy="Let fewer writers commit to the table at once, or commit less often.",
+    )
+
+
+def token_in(table: Table, pipeline: str) -> Token | None:
+    """The pipeline's last token: the table's property, or what snapshots remember if somebody unset it."""
+    if text := table.properties.get(PROPERTY + pipeline):
+        return Token(**json.loads(text))
+    for number, snapshot in enumerate(ancestors_of(table.current_snapshot(), table.metadata)):
+        if number == ANCESTORS:
+            break
+        said = snapshot.summary.additional_properties if snapshot.summary else {}
+        if said.get("headrace.pipeline") == pipeline:
+            return Token(
+                pipeline=pipeline,
+                epoch=int(said["headrace.epoch"]),
+                sequence=int(said["headrace.sequence"]),
+                position=json.loads(said["headrace.position"]),
+            )
+    return None
+
+
+def _prepare(table: Table, change: Change, token: Token) -> tuple[Transaction, Swap]:
+    transaction = table.transaction()
+    position = json.dumps(token.position, ensure_ascii=False, separators=(",", ":"))
+    swap = Swap(
+        transaction,
+        change,
+        {
+            "headrace.pipeline": token.pipeline,
+            "headrace.epoch": str(token.epoch),
+            "headrace.sequence": str(token.sequence),
+            "headrace.position": position,
+        },
+    )
+    try:
+        swap.commit()
+    except Exception:
+        swap.clean(table)
+        raise
+    transaction.set_properties({PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)})
+    # With producers registered, pyiceberg answers a conflict by rebasing and committing again, without
+    # a look at our token; without any it raises at once.
+    transaction._snapshot_producers.clear()
+    return transaction, swap
+
+
+def _look(load: Callable[[], Table], token: Token, error: Exception) -> None:
+    """Return if our token is there."""
+    try:
+        landed = not token.supersedes(token_in(load(), token.pipeline))
+    except HeadraceError:
+        raise
+    except NoSuchTableError:
+        landed = False
+    except Exception:
+        landed = False
+    if not landed:
+        raise OutcomeUnknown(
+            "iceberg.commit_unknown",
+            f"the reply to a commit was lost ({type(error).__name__})",
+            remedy="Nothing to do: the table is looked at before anything is written again.",
+        ) from error
+
+
+class Swap(_MergeAppendFiles):
+    """One snapshot that takes data files out and puts others in.
+
+    There is a snapshot even for no files, since only a new snapshot makes the catalogue refuse an
+    older worker: the commit requires that the branch still stands where this one found it.
+    """
+
+    def __init__(self, transaction: Transaction, change: Change, properties: dict[str, str]):
+        nothing_out = change.removed is not None and not change.removed
+        empty = transaction.table_metadata.current_snapshot() is None
+        operation = Operation.APPEND if nothing_out or empty else Operation.OVERWRITE
+        super().__init__(operation, transaction, transaction._table.io, snapshot_properties=properties)
+        self._removed = change.removed
+        self._untouched: list[ManifestFile] = []
+        self._remaining: list[tuple[int, list[ManifestEntry]]] = []
+        for file in change.added:
+            self.append_data_file(file)
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        """The entries of removed files; sorts what stays on the way (pyiceberg calls this first)."""
+        self._untouched, self._remaining, out = [], [], []
+        parent = self._transaction.table_metadata.current_snapshot()
+        for manifest in parent.manifests(self._io) if parent else ():
+            if self._removed is not None and (not self._removed or manifest.content == ManifestContent.DELETES):
+                self._untouched.append(manifest)
+                continue
+            entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
+            gone = [e for e in entries if self._removed is None or e.data_file.file_path in self._removed]
+            if not gone and self._removed is not None:
+                self._untouched.append(manifest)
+                continue
+            if len(gone) < len(entries):
+                stays = [e for e in entries if self._removed and e.data_file.file_path not in self._removed]
+                self._remaining.append((manifest.partition_spec_id, stays))
+            self._deleted_data_files.update(e.data_file for e in gone)
+            out += [e for e in gone if e.data_file.content == DataFileContent.DATA]
+        return [self._as(ManifestEntryStatus.DELETED, entry) for entry in out]
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        kept = [m for m in self._untouched if m.has_added_files() or m.has_existing_files()]
+        for spec, entries in self._remaining:
+            with self.new_manifest_writer(self.spec(spec)) as writer:
+                for entry in entries:
+                    writer.add_entry(self._as(ManifestEntryStatus.EXISTING, entry))
+            kept.append(writer.to_manifest_file())
+        return kept
+
+    def _as(self, status: ManifestEntryStatus, entry: ManifestEntry) -> ManifestEntry:
+        arguments: dict[str, Any] = {
+            "status": status,
+            "snapshot_id": self.snapshot_id if status == ManifestEntryStatus.DELETED else entry.snapshot_id,
+            "sequence_number": entry.sequence_number,
+            "file_sequence_number": entry.file_sequence_number,
+            "data_file": entry.data_file,
+        }
+        return ManifestEntry.from_args(**arguments)
+
+    def clean(self, table: Table) -> None:
+        """Remove the manifests, unless the table as it is now has the snapshot after all."""
+        if table.metadata.snapshot_by_id(self.snapshot_id) is None:
+            self._clean_all_uncommitted()
