@@ -21,12 +21,10 @@ AGREED = {
 
 def licence(distribution: Distribution) -> str:
     """What a package says of its licence: the expression, or the classifiers, or the free text."""
-    about = distribution.metadata
-    expression: str = about.get("License-Expression") or ""
-    classifiers = [
-        c.rpartition(" :: ")[2] for c in about.get_all("Classifier") or [] if c.startswith("License")
-    ]
-    text: str = (about.get("License") or "").strip().partition("\n")[0]
+    about = distribution.metadata.json
+    expression = str(about.get("license_expression", ""))
+    classifiers = [c.rpartition(" :: ")[2] for c in about.get("classifier", []) if c.startswith("License")]
+    text = str(about.get("license", "")).strip().partition("\n")[0]
     return expression or " OR ".join(classifiers) or text
 
 
