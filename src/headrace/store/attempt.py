@@ -19,7 +19,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from headrace.connector.target import Saved, Staged, StagedSlice, Token
 from headrace.errors import ConflictError, Fenced, HeadraceError, TransientError
 from headrace.model.event import Reject
-from headrace.model.run import Counts, ErrorReport, RunStatus, StreamProgress, StreamStatus
+from headrace.model.run import Counts, ErrorReport, RunStatus, StreamProgress
 from headrace.model.stream import Position, Slice
 from headrace.store.database import Database
 from headrace.store.leases import Lease, hold
@@ -36,7 +36,7 @@ from headrace.store.schema import (
 from headrace.store.schema import rejects as dead_letters
 
 FLUSH_SECONDS = 0.5
-"""How long a log line or a count may wait before it is written."""
+"""How long log lines and progress may wait before they are written."""
 
 _WAITING_LINES = 10_000
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -45,8 +45,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 class Attempt:
     """Fits the engine's `State`; from any thread. `close` always follows, with the error if there is one.
 
-    Log lines, and counts while a stream's status stays, are written behind the caller's back: when
-    that finds the lease lost, the next call raises.
+    Log lines and progress are written behind the caller's back, within a second and at `close`; when
+    that finds the lease lost, the next of these calls raises.
     """
 
     def __init__(self, database: Database, run: str, lease: Lease):
@@ -58,7 +58,6 @@ class Attempt:
         self._flushing = threading.Lock()
         self._lines: deque[dict[str, Any]] = deque(maxlen=_WAITING_LINES)
         self._streams: dict[str, StreamProgress] = {}
-        self._shown: dict[str, StreamStatus] = {}
         self._lost: Fenced | None = None
         self._closed = threading.Event()
         self._begin()
@@ -95,21 +94,18 @@ class Attempt:
         ]
 
     def save_staged(self, stream: str, done: StagedSlice) -> None:
-        values = {
+        row = {
+            "pipeline": self._lease.pipeline,
+            "stream": stream,
+            "key": done.slice.key,
             "slice": done.slice.to_json(),
             "staged": done.staged.to_json(),
             "counts": done.counts.to_json(),
             "fingerprint": done.fingerprint,
             "epoch": self._epoch,
-            "updated_at": _now(),
         }
-        key = {"pipeline": self._lease.pipeline, "stream": stream, "key": done.slice.key}
         with self._write() as transaction:
-            transaction.execute(
-                self._database.insert(slices)
-                .values(created_at=_now(), **key, **values)
-                .on_conflict_do_update(index_elements=list(key), set_=values)
-            )
+            transaction.execute(self._database.put(slices), row | _stamps())
 
     def drop_staged(self, stream: str) -> None:
         mine = slices.c.pipeline == self._lease.pipeline, slices.c.stream == stream
@@ -143,19 +139,15 @@ class Attempt:
         rows = [self._reject_row(reject) for reject in rejects]
         if not rows:
             return
+        # In one order for all threads, so that two of them never wait for each other.
+        rows.sort(key=lambda row: (row["stream"], row["where_hash"]))
         with self._write() as transaction:
-            # In one order for all threads, so that two of them never wait for each other.
-            rows.sort(key=lambda row: (row["stream"], row["where_hash"]))
-            transaction.execute(self._database.insert(dead_letters).on_conflict_do_nothing(), rows)
+            transaction.execute(self._database.add(dead_letters), rows)
 
     def progress(self, progress: StreamProgress) -> None:
         with self._waiting:
             self._raise_lost()
             self._streams[progress.stream] = progress
-            known = self._shown.get(progress.stream) is progress.status
-            self._shown[progress.stream] = progress.status
-        if not known:
-            self.flush()
 
     def log(self, level: str, message: str, stream: str | None = None) -> None:
         line = {"at": _now(), "level": level, "message": one_line(message), "stream": stream}
@@ -173,8 +165,9 @@ class Attempt:
             try:
                 with self._write() as transaction:
                     lock_run(transaction, self.run)
-                    for progress in streams.values():
-                        self._save_progress(transaction, progress)
+                    if streams:
+                        rows = [self._progress_row(progress) for progress in streams.values()]
+                        transaction.execute(self._database.put(run_streams), rows)
                     self._append(transaction, lines)
             except Fenced as lost:
                 self._lost = lost
@@ -208,7 +201,11 @@ class Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(ErrorReport.of(error) if isinstance(error, HeadraceError) else None)
+        try:
+            self.close(ErrorReport.of(error) if isinstance(error, HeadraceError) else None)
+        except TransientError:
+            if error is None:  # else that one tells more
+                raise
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:
@@ -226,13 +223,8 @@ class Attempt:
                     remedy="Look at the run again: somebody else has moved it on.",
                 )
             self._number: int = run.attempt
-            key = {"run": self.run, "number": self._number}
-            values = {"epoch": self._epoch, "started_at": _now(), "ended_at": None, "error": None}
-            transaction.execute(
-                self._database.insert(attempts)
-                .values(**key, **values)
-                .on_conflict_do_update(index_elements=list(key), set_=values)
-            )
+            row = {"run": self.run, "number": self._number, "epoch": self._epoch, "started_at": _now()}
+            transaction.execute(self._database.put(attempts), row | {"ended_at": None, "error": None})
 
     def _flush_often(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):
@@ -248,51 +240,41 @@ class Attempt:
             raise self._lost
 
     def _save_position(self, transaction: Connection, slice_key: str, position: Position) -> None:
-        key = {"pipeline": self._lease.pipeline, "slice": slice_key}
-        values = {"position": position, "epoch": self._epoch, "updated_at": _now()}
-        transaction.execute(
-            self._database.insert(checkpoints)
-            .values(created_at=_now(), **key, **values)
-            .on_conflict_do_update(index_elements=list(key), set_=values)
-        )
+        row = {
+            "pipeline": self._lease.pipeline,
+            "slice": slice_key,
+            "position": position,
+            "epoch": self._epoch,
+        }
+        transaction.execute(self._database.put(checkpoints), row | _stamps())
 
     def _save_token(self, transaction: Connection, slice_key: str, stream: str, token: Token) -> None:
-        table = checkpoint_tokens
-        key = {"pipeline": self._lease.pipeline, "slice": slice_key, "stream": stream}
-        values = {
+        row = {
+            "pipeline": self._lease.pipeline,
+            "slice": slice_key,
+            "stream": stream,
             "epoch": token.epoch,
             "sequence": token.sequence,
             "position": token.position,
-            "updated_at": _now(),
         }
-        done = transaction.execute(
-            self._database.insert(table)
-            .values(created_at=_now(), **key, **values)
-            .on_conflict_do_update(
-                index_elements=list(key), set_=values, where=table.c.sequence <= token.sequence
-            )
-        )
-        if not done.rowcount:
+        put = self._database.put(checkpoint_tokens, rising="sequence")
+        if not transaction.execute(put, row | _stamps()).rowcount:
             raise ConflictError(
                 "store.sequence_regressed",
                 f"{stream}: publish {token.sequence} is older than the one remembered for slice {slice_key}",
                 remedy="Start the pipeline again, so that it reads from the target where it stands.",
             )
 
-    def _save_progress(self, transaction: Connection, progress: StreamProgress) -> None:
-        key = {"run": self.run, "stream": progress.stream}
-        values = {
+    def _progress_row(self, progress: StreamProgress) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "stream": progress.stream,
             "status": progress.status.value,
             "counts": progress.counts.to_json(),
             "expected": progress.expected,
             "error": asdict(progress.error) if progress.error else None,
             "updated_at": _now(),
         }
-        transaction.execute(
-            self._database.insert(run_streams)
-            .values(**key, **values)
-            .on_conflict_do_update(index_elements=list(key), set_=values)
-        )
 
     def _append(self, transaction: Connection, lines: list[dict[str, Any]]) -> None:
         if not lines:
@@ -326,3 +308,7 @@ def one_line(text: str) -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _stamps() -> dict[str, datetime]:
+    return dict.fromkeys(("created_at", "updated_at"), _now())

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Executable,
     NullPool,
     Table,
     create_engine,
@@ -84,8 +85,24 @@ class Database:
         moment: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
         return moment.astimezone(UTC)
 
-    def insert(self, table: Table) -> Any:
-        """An INSERT with `on_conflict_do_update` and `on_conflict_do_nothing`, alike on both systems."""
+    def add(self, table: Table) -> Executable:
+        """An INSERT that leaves out rows which are there already, by any of the table's keys."""
+        return self._insert(table).on_conflict_do_nothing()
+
+    def put(self, table: Table, *, rising: str | None = None) -> Executable:
+        """An INSERT of whole rows, each in place of the row with its primary key; `created_at` stays.
+
+        A row whose column `rising` would go down is left as it is, and not counted in `rowcount`.
+        """
+        new = self._insert(table)
+        kept = {"created_at", *table.primary_key.columns.keys()}
+        return new.on_conflict_do_update(
+            index_elements=list(table.primary_key),
+            set_={c.name: new.excluded[c.name] for c in table.columns if c.name not in kept},
+            where=table.c[rising] <= new.excluded[rising] if rising else None,
+        )
+
+    def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
     def close(self) -> None:

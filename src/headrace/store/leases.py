@@ -45,14 +45,9 @@ class Leases:
             with database.write() as connection:
                 now = database.now(connection)
                 # A row to lock, which two first comers can't both make.
-                connection.execute(
-                    database.insert(leases)
-                    .values(
-                        pipeline=pipeline, id="", holder="", epoch=0,
-                        expires_at=now, created_at=now, updated_at=now,
-                    )
-                    .on_conflict_do_nothing()
-                )  # fmt: skip
+                free = {"id": "", "holder": "", "epoch": 0, "expires_at": now}
+                stamped = {"pipeline": pipeline, "created_at": now, "updated_at": now}
+                connection.execute(database.add(leases), free | stamped)
                 row = connection.execute(
                     select(leases).where(leases.c.pipeline == pipeline).with_for_update()
                 ).one()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -138,7 +137,7 @@ def _decrypt(key: bytes, sealed: bytes, place: Place, purpose: str) -> bytes:
 def _decode(text: str, where: str) -> bytes:
     try:
         key = base64.b64decode(text.strip(), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ConfigError(
             "store.key_malformed", "a master key is not base64", field=where, remedy=_MAKE_ONE
         ) from None
