@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from headrace.connector import ConnectorSpec, Source, Target, Transform, TransformSpec
@@ -17,29 +17,39 @@ TRANSFORMS = "headrace.transforms"
 
 
 @cache
+def _entries(group: str) -> Mapping[str, EntryPoint]:
+    """The entry points of a group by name, which is the name of the spec that each loads."""
+    return {entry.name: entry for entry in sorted(entry_points(group=group), key=lambda entry: entry.name)}
+
+
 def connectors() -> Mapping[str, ConnectorSpec]:
     """Every connector that is installed, by name."""
-    specs = [entry.load() for entry in entry_points(group=CONNECTORS)]
-    return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
+    return {name: entry.load() for name, entry in _entries(CONNECTORS).items()}
 
 
-@cache
 def transforms() -> Mapping[str, TransformSpec]:
     """Every transform that is installed, by name."""
-    specs = [entry.load() for entry in entry_points(group=TRANSFORMS)]
-    return {spec.name: spec for spec in sorted(specs, key=lambda spec: spec.name)}
+    return {name: entry.load() for name, entry in _entries(TRANSFORMS).items()}
 
 
 def connector(name: str) -> ConnectorSpec:
     """The connector of that name. Raises NotFoundError with the nearest known one."""
-    found = connectors()
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Installed are: {', '.join(found)}."
+    known = _entries(CONNECTORS)
+    if name not in known:
         raise NotFoundError(
-            "catalog.unknown_connector", f"there is no connector {name!r}", field="connector", remedy=remedy
+            "catalog.unknown_connector",
+            f"there is no connector {name!r}",
+            field="connector",
+            remedy=_nearest(name, known),
         )
-    return found[name]
+    spec: ConnectorSpec = known[name].load()
+    return spec
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Installed are: {', '.join(known)}."
 
 
 def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
@@ -84,14 +94,15 @@ def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
 
 def transform(name: str, settings: Mapping[str, Any]) -> Transform:
     """A transform, its settings validated."""
-    found = transforms()
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else f"Installed are: {', '.join(found)}."
+    known = _entries(TRANSFORMS)
+    if name not in known:
         raise NotFoundError(
-            "catalog.unknown_transform", f"there is no transform {name!r}", field="transforms", remedy=remedy
+            "catalog.unknown_transform",
+            f"there is no transform {name!r}",
+            field="transforms",
+            remedy=_nearest(name, known),
         )
-    spec = found[name]
+    spec: TransformSpec = known[name].load()
     return spec.make(spec.config.parse(settings))
 
 
