@@ -29,6 +29,7 @@ from pyiceberg.exceptions import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
 
+from headrace.connector import Secret
 from headrace.connectors.iceberg.config import S3, IcebergConfig
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
 from headrace.model.stream import Stream
@@ -47,8 +48,8 @@ def open_catalog(config: IcebergConfig) -> Catalog:
         "type": config.catalog_type,
         "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
         "scope": config.scope,
-        "credential": config.credential and config.credential.get_secret_value(),
-        "token": config.token and config.token.get_secret_value(),
+        "credential": _reveal(config.credential),
+        "token": _reveal(config.token),
         **_s3(config.s3 or S3()),
     }
     if config.catalog_type != "sql":
@@ -110,7 +111,9 @@ def translate(error: Exception, doing: str) -> HeadraceError | None:
     """Our error for a foreign one; None for what can only be a bug."""
     said = f"{doing} failed: {_first_line(error)}"
     if isinstance(error, UnauthorizedError | AuthorizationExpiredError | OAuthError):
-        return AuthError("iceberg.auth", said, field="token", remedy="Check token or credential of the catalogue.")
+        return AuthError(
+            "iceberg.auth", said, field="token", remedy="Check token or credential of the catalogue."
+        )
     if isinstance(error, ForbiddenError):
         return AuthError("iceberg.forbidden", said, remedy="Grant the right to create and write tables.")
     if isinstance(error, NoSuchTableError | NoSuchNamespaceError):
@@ -118,11 +121,17 @@ def translate(error: Exception, doing: str) -> HeadraceError | None:
     if isinstance(error, BadRequestError):
         return ConfigError("iceberg.refused", said, remedy="Check the catalogue's address and warehouse.")
     if isinstance(error, RESTError | requests.RequestException):
-        return TransientError("iceberg.unavailable", said, field="uri", remedy="Check that the catalogue is up.")
+        return TransientError(
+            "iceberg.unavailable", said, field="uri", remedy="Check that the catalogue is up."
+        )
     if isinstance(error, NotInstalledError | ModuleNotFoundError | NoSuchModuleError):
-        return ConfigError("iceberg.driver_missing", said, field="catalog_type", remedy="Install the extra it names.")
+        return ConfigError(
+            "iceberg.driver_missing", said, field="catalog_type", remedy="Install the extra it names."
+        )
     if isinstance(error, ArgumentError):
-        return ConfigError("iceberg.bad_uri", said, field="uri", remedy="Write a database URL, as sqlite:///file.")
+        return ConfigError(
+            "iceberg.bad_uri", said, field="uri", remedy="Write a database URL, as sqlite:///file."
+        )
     if isinstance(error, DBAPIError):
         return _database_error(error, said)
     if isinstance(error, OSError):
@@ -133,24 +142,43 @@ def translate(error: Exception, doing: str) -> HeadraceError | None:
 def _database_error(error: DBAPIError, said: str) -> HeadraceError | None:
     text = said.lower()
     if "authentication failed" in text or "no password supplied" in text or "access denied" in text:
-        return AuthError("iceberg.password", said, field="password", remedy="Check user and password of the catalogue.")
+        return AuthError(
+            "iceberg.password", said, field="password", remedy="Check user and password of the catalogue."
+        )
     if "permission denied" in text or "readonly database" in text:
-        return AuthError("iceberg.catalog_rights", said, field="uri", remedy="Grant the right to write the catalogue.")
+        return AuthError(
+            "iceberg.catalog_rights", said, field="uri", remedy="Grant the right to write the catalogue."
+        )
     if "unable to open database file" in text or "does not exist" in text:
-        return NotFoundError("iceberg.no_catalog", said, field="uri", remedy="Check the name of the catalogue's database.")
+        return NotFoundError(
+            "iceberg.no_catalog", said, field="uri", remedy="Check the name of the catalogue's database."
+        )
     if "disk is full" in text or "no space left" in text:
-        return TransientError("iceberg.catalog_full", said, remedy="Make room on the catalogue's disk, then run again.")
+        return TransientError(
+            "iceberg.catalog_full", said, remedy="Make room on the catalogue's disk, then run again."
+        )
     if isinstance(error, ProgrammingError):
         return None
-    return TransientError("iceberg.catalog_away", said, field="uri", remedy="Check that the catalogue's database is up.")
+    return TransientError(
+        "iceberg.catalog_away", said, field="uri", remedy="Check that the catalogue's database is up."
+    )
 
 
 def _storage_error(error: OSError, said: str) -> HeadraceError:
     if error.errno in _FULL or "No space left" in said:
-        return TransientError("iceberg.disk_full", said, field="warehouse", remedy="Make room in the warehouse, then run again.")
+        return TransientError(
+            "iceberg.disk_full", said, field="warehouse", remedy="Make room in the warehouse, then run again."
+        )
     if isinstance(error, PermissionError) or "ACCESS_DENIED" in said:
-        return AuthError("iceberg.storage_rights", said, field="warehouse", remedy="Grant the right to write the warehouse.")
-    return TransientError("iceberg.storage", said, field="warehouse", remedy="Check that the warehouse can be reached.")
+        return AuthError(
+            "iceberg.storage_rights",
+            said,
+            field="warehouse",
+            remedy="Grant the right to write the warehouse.",
+        )
+    return TransientError(
+        "iceberg.storage", said, field="warehouse", remedy="Check that the warehouse can be reached."
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -162,10 +190,16 @@ def _first_line(error: Exception) -> str:
 
 def outcome_unknown(error: Exception) -> bool:
     """Could the catalogue have committed although it raised this? Storage errors come before it is asked."""
-    if isinstance(error, CommitStateUnknownException | requests.RequestException | ConnectionError | TimeoutError):
+    if isinstance(
+        error, CommitStateUnknownException | requests.RequestException | ConnectionError | TimeoutError
+    ):
         return True
     definite = UnauthorizedError | ForbiddenError | BadRequestError | NoSuchTableError | OSError
     return not isinstance(error, definite)
+
+
+def _reveal(secret: Secret | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _s3(s3: S3) -> dict[str, str | None]:
@@ -173,8 +207,8 @@ def _s3(s3: S3) -> dict[str, str | None]:
         "s3.endpoint": s3.endpoint,
         "s3.region": s3.region,
         "s3.access-key-id": s3.access_key_id,
-        "s3.secret-access-key": s3.secret_access_key and s3.secret_access_key.get_secret_value(),
-        "s3.session-token": s3.session_token and s3.session_token.get_secret_value(),
+        "s3.secret-access-key": _reveal(s3.secret_access_key),
+        "s3.session-token": _reveal(s3.session_token),
         "s3.force-virtual-addressing": str(not s3.path_style),
     }
 
@@ -207,7 +241,9 @@ def _open_sql(name: str, properties: dict[str, str]) -> SqlCatalog:
                 return SqlCatalog(name, **properties)
             except (OperationalError, ProgrammingError, DBAPIError) as error:
                 # Another process may be making the catalogue's tables at this very moment.
-                if attempt == _OPEN_ATTEMPTS - 1 or "exist" not in str(error) and "locked" not in str(error):
+                if attempt == _OPEN_ATTEMPTS - 1 or (
+                    "exist" not in str(error) and "locked" not in str(error)
+                ):
                     raise
                 time.sleep(0.05 * (attempt + 1))
         raise AssertionError
@@ -216,7 +252,8 @@ def _open_sql(name: str, properties: dict[str, str]) -> SqlCatalog:
 def _prepare_sqlite(file: Path) -> None:
     """Readers and one writer at a time: the journal mode stays with the file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(
-        sqlite3.connect(file, timeout=BUSY_SECONDS)
-    ) as database:
+    with (
+        contextlib.suppress(sqlite3.OperationalError),
+        contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as database,
+    ):
         database.execute("PRAGMA journal_mode=WAL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -9,15 +10,22 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyiceberg.exceptions import CommitFailedException, NoSuchTableError
-from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.manifest import (
+    DataFile,
+    DataFileContent,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+)
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.snapshots import Operation, ancestors_of
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
 
-from headrace.connector import Token
+from headrace.connector import Staged, Token
 from headrace.connectors.iceberg.catalog import outcome_unknown, translate, translated
-from headrace.errors import HeadraceError, OutcomeUnknown, TransientError
+from headrace.errors import ConflictError, OutcomeUnknown, TransientError
 
 ATTEMPTS = 25
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
@@ -39,16 +47,16 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
     Raises Fenced by the token found in the table, OutcomeUnknown when the reply was lost and the token
     cannot be seen, TransientError when others kept getting in between; nothing happened but in the second.
     """
-    refused: Swap | None = None
+    tried: Swap | None = None
     for attempt in range(ATTEMPTS):
         with translated("reading the table"):
             table = load()
-        if refused is not None:
-            refused.clean(table)
+        if tried is not None and not tried.refused(table):
+            return
         if not token.supersedes(token_in(table, token.pipeline)):
             return
         with translated("planning the commit"):
-            transaction, refused = _prepare(table, plan(table), token)
+            transaction, tried = _prepare(table, plan(table), token)
         try:
             transaction.commit_transaction()
             return
@@ -56,22 +64,30 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
             time.sleep(min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.5))
         except Exception as error:
             if outcome_unknown(error):
-                _look(load, token, error)
+                _look(load, token, tried, error)
                 return
-            refused.clean(table)
+            tried.clean()
             if ours := translate(error, "committing"):
                 raise ours from error
             raise
     with translated("reading the table"):
-        table = load()
-    refused.clean(table) if refused else None
-    if not token.supersedes(token_in(table, token.pipeline)):
-        return
+        if tried is not None and not tried.refused(load()):
+            return
     raise TransientError(
         "iceberg.conflict",
         f"other writers changed the table during each of {ATTEMPTS} attempts to commit",
         remedy="Let fewer writers commit to the table at once, or commit less often.",
     )
+
+
+def check_staged(table: Table, staged: Sequence[Staged]) -> None:
+    """Raise ConflictError if rows were staged for a table that another one has replaced since."""
+    if any(one.detail["table"] != str(table.metadata.table_uuid) for one in staged):
+        raise ConflictError(
+            "iceberg.table_replaced",
+            f"the table {'.'.join(table.name())} was dropped and made anew after rows had been staged for it",
+            remedy="Read the stream again from its start.",
+        )
 
 
 def token_in(table: Table, pipeline: str) -> Token | None:
@@ -108,7 +124,7 @@ def _prepare(table: Table, change: Change, token: Token) -> tuple[Transaction, S
     try:
         swap.commit()
     except Exception:
-        swap.clean(table)
+        swap.clean()
         raise
     transaction.set_properties({PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)})
     # With producers registered, pyiceberg answers a conflict by rebasing and committing again, without
@@ -117,16 +133,14 @@ def _prepare(table: Table, change: Change, token: Token) -> tuple[Transaction, S
     return transaction, swap
 
 
-def _look(load: Callable[[], Table], token: Token, error: Exception) -> None:
-    """Return if our token is there."""
-    try:
-        landed = not token.supersedes(token_in(load(), token.pipeline))
-    except HeadraceError:
-        raise
-    except NoSuchTableError:
-        landed = False
-    except Exception:
-        landed = False
+def _look(load: Callable[[], Table], token: Token, tried: Swap, error: Exception) -> None:
+    """Return if our commit is there, else leave the question open: it may yet arrive."""
+    landed = False
+    with contextlib.suppress(Exception):
+        table = load()
+        last = token_in(table, token.pipeline)
+        same = last is not None and (last.epoch, last.sequence) == (token.epoch, token.sequence)
+        landed = same or table.metadata.snapshot_by_id(tried.snapshot_id) is not None
     if not landed:
         raise OutcomeUnknown(
             "iceberg.commit_unknown",
@@ -158,7 +172,9 @@ class Swap(_MergeAppendFiles):
         self._untouched, self._remaining, out = [], [], []
         parent = self._transaction.table_metadata.current_snapshot()
         for manifest in parent.manifests(self._io) if parent else ():
-            if self._removed is not None and (not self._removed or manifest.content == ManifestContent.DELETES):
+            if self._removed is not None and (
+                not self._removed or manifest.content == ManifestContent.DELETES
+            ):
                 self._untouched.append(manifest)
                 continue
             entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
@@ -192,7 +208,16 @@ class Swap(_MergeAppendFiles):
         }
         return ManifestEntry.from_args(**arguments)
 
-    def clean(self, table: Table) -> None:
-        """Remove the manifests, unless the table as it is now has the snapshot after all."""
-        if table.metadata.snapshot_by_id(self.snapshot_id) is None:
-            self._clean_all_uncommitted()
+    def refused(self, table: Table) -> bool:
+        """Was this commit, which the catalogue called a conflict, really not made? If so, cleans up.
+
+        A transport that repeats a request whose reply was lost makes a commit conflict with itself.
+        """
+        if table.metadata.snapshot_by_id(self.snapshot_id) is not None:
+            return False
+        self.clean()
+        return True
+
+    def clean(self) -> None:
+        """Remove the manifests of a commit that was not made."""
+        self._clean_all_uncommitted()

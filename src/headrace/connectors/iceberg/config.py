@@ -12,7 +12,9 @@ from pydantic import field_validator, model_validator
 from headrace.connector import Config, Secret, setting
 from headrace.errors import ConfigError
 
-PARTITION = re.compile(r"(?:(identity|year|month|day|hour)\((.+)\)|(bucket|truncate)\(\s*(\d+)\s*,\s*(.+)\)|([^()]+))")
+PARTITION = re.compile(
+    r"(?:(identity|year|month|day|hour)\((.+)\)|(bucket|truncate)\(\s*(\d+)\s*,\s*(.+)\)|([^()]+))"
+)
 
 _IN_QUERY = {"warehouse", "namespace", "token", "credential", "catalog_name", "scope"}
 
@@ -48,7 +50,9 @@ class IcebergConfig(Config):
     namespace: str | None = setting(
         "Namespace of all tables; without one, the stream's own, or `default`.", default=None
     )
-    catalog_name: str = setting("Name under which a SQL catalogue lists its tables.", default="default", advanced=True)
+    catalog_name: str = setting(
+        "Name under which a SQL catalogue lists its tables.", default="default", advanced=True
+    )
     credential: Secret | None = setting("OAuth2 client of a REST catalogue, as id:secret.", default=None)
     token: Secret | None = setting("Bearer token of a REST catalogue.", default=None)
     scope: str | None = setting("OAuth2 scope of a REST catalogue.", default=None, advanced=True)
@@ -88,7 +92,11 @@ class IcebergConfig(Config):
     def _complete(self) -> Self:
         if self.catalog_type == "sql" and not self.warehouse:
             raise ValueError("a SQL catalogue needs the setting 'warehouse'")
-        if self.catalog_type == "sql" and not self.uri and "://" in (self.warehouse or "").removeprefix("file://"):
+        if (
+            self.catalog_type == "sql"
+            and not self.uri
+            and "://" in (self.warehouse or "").removeprefix("file://")
+        ):
             raise ValueError("a warehouse in an object store needs the setting 'uri' of a catalogue")
         if self.catalog_type in ("rest", "hive") and not self.uri:
             raise ValueError(f"a {self.catalog_type} catalogue needs the setting 'uri'")
@@ -110,7 +118,10 @@ class IcebergConfig(Config):
             return {"warehouse": str(Path(rest.removeprefix("file://")).expanduser().absolute())}
         parts = urlsplit(address)
         query = dict(parse_qsl(parts.query))
-        settings: dict[str, Any] = {"catalog_type": kind, **{k: v for k, v in query.items() if k in _IN_QUERY}}
+        settings: dict[str, Any] = {
+            "catalog_type": kind,
+            **{k: v for k, v in query.items() if k in _IN_QUERY},
+        }
         if unknown := sorted(set(query) - _IN_QUERY):
             raise ConfigError(
                 "iceberg.bad_url",

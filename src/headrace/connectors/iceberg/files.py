@@ -82,7 +82,7 @@ def describe_file(
 
 def data_file(detail: Mapping[str, Any], spec: PartitionSpec, schema: Schema) -> DataFile:
     """The entry of a manifest from what `describe_file` said, with `spec` and `partition` added to it."""
-    types = [field.field_type for field in spec.partition_type(schema).fields]
+    types = _partition_types(spec, schema)
     partition = [
         None if value is None else from_bytes(kind, base64.b64decode(value))
         for kind, value in zip(types, detail.get("partition", ()), strict=True)
@@ -110,11 +110,16 @@ def data_file(detail: Mapping[str, Any], spec: PartitionSpec, schema: Schema) ->
 
 
 def partition_json(values: tuple[Any, ...], spec: PartitionSpec, schema: Schema) -> list[str | None]:
-    types = [field.field_type for field in spec.partition_type(schema).fields]
+    types = _partition_types(spec, schema)
     return [
         None if value is None else base64.b64encode(to_bytes(kind, value)).decode()
         for kind, value in zip(types, values, strict=True)
     ]
+
+
+def _partition_types(spec: PartitionSpec, schema: Schema) -> list[ice.PrimitiveType]:
+    types = [field.field_type for field in spec.partition_type(schema).fields]
+    return [kind for kind in types if isinstance(kind, ice.PrimitiveType)]
 
 
 def raw_bound(raw: Any, kind: ice.IcebergType) -> Any:
@@ -124,7 +129,9 @@ def raw_bound(raw: Any, kind: ice.IcebergType) -> Any:
     return raw
 
 
-def _merged(so_far: Mapping[int, Any], field: int, value: Any, kind: ice.IcebergType, *, smaller: bool) -> Any:
+def _merged(
+    so_far: Mapping[int, Any], field: int, value: Any, kind: ice.IcebergType, *, smaller: bool
+) -> Any:
     if field not in so_far:
         return value
     before = so_far[field]
@@ -140,7 +147,7 @@ def _bounds(found: Mapping[int, Any], schema: Schema, *, upper: bool) -> dict[st
 
 def _encode(value: Any, kind: ice.IcebergType, *, upper: bool) -> bytes | None:
     """The single-value serialisation of the Iceberg specification; None where no bound can be given."""
-    if value is None or isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if form := _NUMBERS.get(type(kind)):
         return struct.pack(form, value)

@@ -59,7 +59,9 @@ class Fit:
             columns.append(column)
         fields = list(self._arrow)
         if self._key:
-            columns.append(pa.array(np.zeros(rows.num_rows, np.int8)) if changes is None else changes.cast(pa.int8()))
+            columns.append(
+                pa.array(np.zeros(rows.num_rows, np.int8)) if changes is None else changes.cast(pa.int8())
+            )
             fields.append(pa.field(CHANGE, pa.int8()))
         taken = pa.Table.from_arrays(columns, schema=pa.schema(fields))
         if not bad:
@@ -70,7 +72,11 @@ class Fit:
         return taken.filter(pa.array(good)), rejects
 
     def _refuse_nulls(
-        self, column: pa.Array, name: str, deleted: np.ndarray[Any, Any] | None, bad: dict[int, tuple[str, str]]
+        self,
+        column: pa.Array,
+        name: str,
+        deleted: np.ndarray[Any, Any] | None,
+        bad: dict[int, tuple[str, str]],
     ) -> None:
         if not column.null_count:
             return
@@ -81,7 +87,9 @@ class Fit:
         for at in np.flatnonzero(empty):
             bad.setdefault(int(at), ("iceberg.null_key", f"{what} {name!r} is null"))
 
-    def _cast(self, column: pa.Array, small: pa.Field, to: pa.DataType, bad: dict[int, tuple[str, str]]) -> pa.Array:
+    def _cast(
+        self, column: pa.Array, small: pa.Field, to: pa.DataType, bad: dict[int, tuple[str, str]]
+    ) -> pa.Array:
         try:
             return cast(column, small.type, to)
         except pa.ArrowInvalid:
@@ -89,7 +97,7 @@ class Fit:
         except (pa.ArrowNotImplementedError, pa.ArrowTypeError):
             raise ConfigError(
                 "iceberg.bad_cast",
-                f"column {small.name!r} of {self._stream.id} has the type {column.type}, the table {small.type}",
+                f"column {small.name!r} of {self._stream.id} is {column.type}, and {small.type} in the table",
                 field="columns",
                 remedy="Cast the column by a transform, or write into another table.",
             ) from None
@@ -111,7 +119,9 @@ class Fit:
             good.append(cast(column, small.type, to))
         except pa.ArrowInvalid as error:
             if len(column) == 1:
-                bad.setdefault(start, ("iceberg.value", f"column {small.name!r}: {str(error).splitlines()[0]}"))
+                bad.setdefault(
+                    start, ("iceberg.value", f"column {small.name!r}: {str(error).splitlines()[0]}")
+                )
                 good.append(pa.nulls(1, to))
                 return
             half = len(column) // 2
@@ -120,7 +130,7 @@ class Fit:
 
 
 def cast(column: pa.Array, small: pa.DataType, to: pa.DataType) -> pa.Array:
-    """A value for a value, never a loss. Goes by way of the image, since Arrow casts to that from more types."""
+    """A value for a value, never a loss; by way of the image, to which Arrow casts from more types."""
     if isinstance(column.type, pa.BaseExtensionType) and column.type != to:
         column = column.storage
     if pa.types.is_run_end_encoded(column.type):

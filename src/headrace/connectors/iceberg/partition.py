@@ -32,7 +32,12 @@ from pyiceberg.transforms import (
 from headrace.connectors.iceberg.config import PARTITION
 from headrace.errors import ConfigError
 
-_UNITS = {YearTransform: "Y", MonthTransform: "M", DayTransform: "D", HourTransform: "h"}
+_UNITS: dict[type[Transform[Any, Any]], str] = {
+    YearTransform: "Y",
+    MonthTransform: "M",
+    DayTransform: "D",
+    HourTransform: "h",
+}
 _TIMES: dict[str, Callable[[], Transform[Any, Any]]] = {
     "identity": IdentityTransform, "year": YearTransform, "month": MonthTransform,
     "day": DayTransform, "hour": HourTransform,
@@ -40,7 +45,7 @@ _TIMES: dict[str, Callable[[], Transform[Any, Any]]] = {
 
 
 def make_spec(texts: Sequence[str], schema: Schema) -> PartitionSpec:
-    """The spec that the setting describes. Raises ConfigError for a column that is not there or does not fit."""
+    """The spec that the setting describes. Raises ConfigError for a column that is absent or does not fit."""
     fields = []
     for number, text in enumerate(texts):
         match = PARTITION.fullmatch(text.strip())
@@ -57,7 +62,9 @@ def make_spec(texts: Sequence[str], schema: Schema) -> PartitionSpec:
             transform, suffix = _TIMES[name or "identity"](), "" if name in (None, "identity") else f"_{name}"
         found = next((f for f in schema.fields if f.name == source), None)
         if found is None or not transform.can_transform(found.field_type):
-            why = "there is no such column" if found is None else f"the column has the type {found.field_type}"
+            why = (
+                "there is no such column" if found is None else f"the column has the type {found.field_type}"
+            )
             raise ConfigError(
                 "iceberg.bad_partition",
                 f"partitioning by {text!r} can't be: {why}",
@@ -65,7 +72,9 @@ def make_spec(texts: Sequence[str], schema: Schema) -> PartitionSpec:
                 remedy="Name a column of the stream, and a transform that fits its type.",
             )
         field_name = re.sub(r"\W", "_", source) + suffix if suffix else source
-        fields.append(PartitionField(found.field_id, PARTITION_FIELD_ID_START + number, transform, field_name))
+        fields.append(
+            PartitionField(found.field_id, PARTITION_FIELD_ID_START + number, transform, field_name)
+        )
     return PartitionSpec(*fields)
 
 

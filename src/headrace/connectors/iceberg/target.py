@@ -12,7 +12,6 @@ import pyiceberg.types as ice
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import (
     CommitFailedException,
-    NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
     TableAlreadyExistsError,
@@ -23,8 +22,15 @@ from pyiceberg.table.update.schema import UpdateSchema
 
 from headrace.connector import Slice, Staged, Stream, Target, Token, WriteMode, Writer
 from headrace.connectors.iceberg import types
-from headrace.connectors.iceberg.catalog import identifier, location, open_catalog, translated, warehouse
-from headrace.connectors.iceberg.commit import Change, commit, token_in
+from headrace.connectors.iceberg.catalog import (
+    Identifier,
+    identifier,
+    location,
+    open_catalog,
+    translated,
+    warehouse,
+)
+from headrace.connectors.iceberg.commit import Change, check_staged, commit, token_in
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.partition import make_spec
@@ -85,7 +91,10 @@ class IcebergTarget(Target[IcebergConfig]):
         key = stream.primary_key if mode is WriteMode.UPSERT else ()
         if mode is WriteMode.UPSERT and not key:
             raise ConfigError(
-                "iceberg.no_key", f"{stream.id} has no key to upsert by", field="key", remedy="Name the key columns."
+                "iceberg.no_key",
+                f"{stream.id} has no key to upsert by",
+                field="key",
+                remedy="Name the key columns.",
             )
         return IcebergWriter(self._load, stream, key, self.config.target_file_size_mb << 20)
 
@@ -93,6 +102,7 @@ class IcebergTarget(Target[IcebergConfig]):
         last = max((n for n, s in enumerate(staged) if s.truncates), default=-1)
         empties = mode is WriteMode.REPLACE or last >= 0
         counted = staged[max(last, 0) :]
+        unused = staged[: max(last, 0)]
         if mode is WriteMode.UPSERT:
             upsert = Upsert(counted, stream.primary_key, empties, self.config.target_file_size_mb << 20)
             try:
@@ -103,22 +113,25 @@ class IcebergTarget(Target[IcebergConfig]):
                 upsert.undo()
                 raise
             upsert.finish()
+            self.discard(stream, unused)
             return
         details = [file for one in counted for file in one.detail["files"]]
 
         def plan(table: Table) -> Change:
+            check_staged(table, counted)
             specs, schema = table.specs(), table.schema()
             added = [data_file(detail, specs[detail["spec"]], schema) for detail in details]
             return Change(added, None if empties else frozenset())
 
         commit(lambda: self._load(stream), plan, token)
+        self.discard(stream, unused)
 
     def committed(self, stream: Stream, pipeline: str) -> Token | None:
         table = self._find(stream)
         return None if table is None else token_in(table, pipeline)
 
     def discard(self, stream: Stream, staged: Sequence[Staged]) -> None:
-        if (table := self._find(stream)) is None:
+        if not staged or (table := self._find(stream)) is None:
             return
         for one in staged:
             remove(table.io, [*[file["path"] for file in one.detail["files"]], *one.detail["keys"]])
@@ -159,11 +172,7 @@ class IcebergTarget(Target[IcebergConfig]):
             properties["write.parquet.compression-level"] = str(self.config.compression_level)
         with translated("creating the table"):
             for depth in range(1, len(name)):
-                try:
-                    if not self._catalog.namespace_exists(name[:depth]):
-                        self._catalog.create_namespace(name[:depth])
-                except NamespaceAlreadyExistsError:
-                    continue
+                self._create_namespace(name[:depth])
             try:
                 return self._catalog.create_table(
                     name,
@@ -174,6 +183,15 @@ class IcebergTarget(Target[IcebergConfig]):
                 )
             except TableAlreadyExistsError:
                 return self._catalog.load_table(name)
+
+    def _create_namespace(self, namespace: Identifier) -> None:
+        if self._catalog.namespace_exists(namespace):
+            return
+        try:
+            self._catalog.create_namespace(namespace)
+        except Exception:  # a catalogue says in its own words that another process was faster
+            if not self._catalog.namespace_exists(namespace):
+                raise
 
 
 def _check_table(table: Table, stream: Stream, wanted: pa.Schema) -> None:
@@ -187,7 +205,7 @@ def _check_table(table: Table, stream: Stream, wanted: pa.Schema) -> None:
         if field.required and field.name not in wanted.names:
             raise ConfigError(
                 "iceberg.required_column",
-                f"the table of {stream.id} requires the column {field.name!r}, which the stream does not have",
+                f"the table of {stream.id} requires {field.name!r}, a column that the stream does not have",
                 field="columns",
                 remedy="Make the column optional, or choose another table.",
             )
@@ -209,26 +227,25 @@ def _evolve(update: UpdateSchema, path: tuple[str, ...], wanted: pa.DataType, ta
     elif pa.types.is_map(wanted) and isinstance(have, ice.MapType):
         _evolve(update, (*path, "key"), wanted.key_type, table)
         _evolve(update, (*path, "value"), wanted.item_type, table)
-    elif wider := _wider(have, types.iceberg_type(wanted, itertools.count(1))):
-        update.update_column(path, wider)
-    elif wider is None:
-        raise ConfigError(
-            "iceberg.schema_mismatch",
-            f"column {'.'.join(path)!r} is {have} in the table and {wanted} in the stream",
-            field="columns",
-            remedy="Cast the column by a transform, or write into another table.",
-        )
+    else:
+        narrow = types.iceberg_type(wanted, itertools.count(1))
+        wider = _wider(have, narrow)
+        if wider is None:
+            raise ConfigError(
+                "iceberg.schema_mismatch",
+                f"column {'.'.join(path)!r} is {have} in the table and {narrow} in the stream",
+                field="columns",
+                remedy="Cast the column by a transform, or write into another table.",
+            )
+        if wider != have:
+            update.update_column(path, wider)
 
 
-def _wider(have: ice.IcebergType, want: ice.IcebergType) -> ice.PrimitiveType | bool | None:
-    """The type to widen to, False when `have` holds all of `want` already, None when neither can be."""
-    if have == want:
-        return False
+def _wider(have: ice.IcebergType, want: ice.IcebergType) -> ice.IcebergType | None:
+    """The type that holds both, None where there is none."""
     if isinstance(have, ice.DecimalType) and isinstance(want, ice.DecimalType) and have.scale == want.scale:
-        return want if want.precision > have.precision else False
-    match have, want:
-        case (ice.IntegerType(), ice.LongType()) | (ice.FloatType(), ice.DoubleType()):
-            return want
-        case (ice.LongType(), ice.IntegerType()) | (ice.DoubleType(), ice.FloatType()):
-            return False
-    return None
+        return max(have, want, key=lambda kind: kind.precision)
+    for narrow, wide in ((ice.IntegerType(), ice.LongType()), (ice.FloatType(), ice.DoubleType())):
+        if {have, want} == {narrow, wide}:
+            return wide
+    return have if have == want else None

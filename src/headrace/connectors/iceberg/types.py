@@ -57,11 +57,17 @@ def image(schema: pa.Schema) -> pa.Schema:
     """
     if not schema.names:
         raise ConfigError(
-            "iceberg.no_columns", "a table needs a column", field="columns", remedy="Choose at least one column."
+            "iceberg.no_columns",
+            "a table needs a column",
+            field="columns",
+            remedy="Choose at least one column.",
         )
     if "" in schema.names:
         raise ConfigError(
-            "iceberg.bad_name", "a column has no name", field="columns", remedy="Rename or leave out the column."
+            "iceberg.bad_name",
+            "a column has no name",
+            field="columns",
+            remedy="Rename or leave out the column.",
         )
     found = pa.schema([pa.field(f.name, image_type(f.type, f.name)) for f in schema])
     try:
@@ -106,7 +112,9 @@ def image_type(of: pa.DataType, where: str) -> pa.DataType:
         return pa.string()
     if types.is_large_binary(of) or types.is_binary_view(of) or types.is_fixed_size_binary(of):
         return pa.binary()
-    if isinstance(of, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType | pa.LargeListViewType):
+    if isinstance(
+        of, pa.ListType | pa.LargeListType | pa.FixedSizeListType | pa.ListViewType | pa.LargeListViewType
+    ):
         return pa.list_(pa.field("element", image_type(of.value_type, f"{where}.element")))
     if types.is_map(of):
         return pa.map_(image_type(of.key_type, f"{where}.key"), image_type(of.item_type, f"{where}.value"))

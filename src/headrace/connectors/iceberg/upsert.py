@@ -7,9 +7,7 @@ another way of deleting replaces this file alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +22,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
 from headrace.connector import Staged
-from headrace.connectors.iceberg.commit import Change
+from headrace.connectors.iceberg.commit import Change, check_staged
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.types import from_iceberg
 from headrace.connectors.iceberg.write import (
@@ -65,6 +63,7 @@ class Upsert:
 
     def plan(self, table: Table) -> Change:
         """What to commit to the table as it is."""
+        check_staged(table, self._staged)
         self._table = table
         if self._keys is None:
             self._keys = self._read_logs(table)
@@ -104,14 +103,18 @@ class Upsert:
     def _read_logs(self, table: Table) -> pa.Table:
         """The distinct keys of all events; notes the staged rows that a later event supersedes."""
         small = from_iceberg(table.schema())
-        fields = [pa.field(n, key_type(small.field(c).type)) for n, c in zip(self._names, self._key, strict=True)]
+        fields = [
+            pa.field(n, key_type(small.field(c).type)) for n, c in zip(self._names, self._key, strict=True)
+        ]
         fields += [pa.field(ORDER, pa.int64()), pa.field(FILE, pa.int32()), pa.field(ROW, pa.int64())]
         schema, logs, first_file = pa.schema(fields), [], 0
         for number, one in enumerate(self._staged):
             for path in one.detail["keys"]:
                 with table.io.new_input(path).open() as source:
                     log = pq.read_table(source)
-                file = pc.if_else(pc.less(log[FILE], 0), log[FILE], pc.add(log[FILE], first_file)).cast(pa.int32())
+                file = pc.if_else(pc.less(log[FILE], 0), log[FILE], pc.add(log[FILE], first_file)).cast(
+                    pa.int32()
+                )
                 order = pc.add(log[ORDER], number << _ORDER_BITS)
                 columns = [*[log[name] for name in self._names], order, file, log[ROW]]
                 logs.append(pa.table(columns, names=schema.names).cast(schema))
@@ -148,7 +151,9 @@ class Upsert:
                 span = _span(task.file, field)
                 if span is None:
                     continue
-                low, high = (pa.scalar(bound, pa.int64()) if isinstance(bound, int) else bound for bound in span)
+                low, high = (
+                    pa.scalar(bound, pa.int64()) if isinstance(bound, int) else bound for bound in span
+                )
                 column = self._keys[name]
                 if isinstance(span[0], int) and column.type not in (pa.int32(), pa.int64()):
                     column = column.cast(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
@@ -224,8 +229,4 @@ def _span(file: DataFile, field: ice.NestedField) -> tuple[Any, Any] | None:
     kind = field.field_type
     if low is None or high is None or not isinstance(kind, _RANGED):
         return None
-    return _bound(kind, low), _bound(kind, high)
-
-
-def _bound(kind: ice.IcebergType, value: bytes) -> int | str | bytes | Decimal | UUID | float | bool:
-    return from_bytes(kind, value)  # type: ignore[no-any-return]
+    return from_bytes(kind, low), from_bytes(kind, high)

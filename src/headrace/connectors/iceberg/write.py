@@ -9,6 +9,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import schema_to_pyarrow
-from pyiceberg.schema import Schema, sanitize_column_names
+from pyiceberg.schema import sanitize_column_names
 from pyiceberg.table import Table
 
 from headrace.connector import Batch, Change, Reject, Staged, Stream, Writer
@@ -80,7 +81,9 @@ class DataFiles:
         self._partitions: dict[tuple[Any, ...], _Partition] = {}
         self._details: dict[int, dict[str, Any]] = {}
         self._floats = [
-            (at, f.field_id) for at, f in enumerate(self.schema.fields) if pa.types.is_floating(self.arrow[at].type)
+            (at, f.field_id)
+            for at, f in enumerate(self.schema.fields)
+            if pa.types.is_floating(self.arrow[at].type)
         ]
 
     def write(self, rows: pa.Table) -> None:
@@ -158,14 +161,19 @@ class DataFiles:
         if name := local_path(file.path):
             _sync({name})
         detail = describe_file(file.path, size, file.parquet.writer.metadata, self.file_schema, file.nans)
-        detail |= {"spec": self.spec.spec_id, "partition": partition_json(partition.values, self.spec, self.schema)}
+        detail |= {
+            "spec": self.spec.spec_id,
+            "partition": partition_json(partition.values, self.spec, self.schema),
+        }
         self._details[file.number] = detail
 
 
 class IcebergWriter(Writer):
     """Stages one slice's rows of one stream. `key` makes it keep a key log and take deletes."""
 
-    def __init__(self, load: Callable[[Stream], Table], stream: Stream, key: Sequence[str], target_bytes: int):
+    def __init__(
+        self, load: Callable[[Stream], Table], stream: Stream, key: Sequence[str], target_bytes: int
+    ):
         self._load, self._key, self._target_bytes = load, tuple(key), target_bytes
         self._done: list[dict[str, Any]] = []
         self._logs: list[str] = []
@@ -178,7 +186,7 @@ class IcebergWriter(Writer):
         self._table = self._load(stream)
         self._fit = Fit(stream, from_iceberg(self._table.schema()), self._table.schema(), self._key)
         self._log = KeyLog(self._table, self._key, len(self._done)) if self._key else None
-        self._files = DataFiles(self._table, self._target_bytes, self._log and self._log.place)
+        self._files = DataFiles(self._table, self._target_bytes, self._log.place if self._log else None)
         self._waiting: list[pa.Table] = []
         self._waiting_rows = self._waiting_bytes = 0
 
@@ -195,7 +203,9 @@ class IcebergWriter(Writer):
     def _append_changes(self, batch: Batch) -> Sequence[Reject]:
         deletes = pc.equal(batch.changes, int(Change.DELETE)).to_numpy(zero_copy_only=False)
         rejects = [
-            row_reject(self._stream, batch.rows, int(at), "iceberg.delete_in_append", "an append takes no deletes")
+            row_reject(
+                self._stream, batch.rows, int(at), "iceberg.delete_in_append", "an append takes no deletes"
+            )
             for at in np.flatnonzero(deletes)
         ]
         return [*rejects, *self.write(Batch(batch.stream, batch.rows.filter(pa.array(~deletes))))]
@@ -242,7 +252,7 @@ class IcebergWriter(Writer):
             rows=self._events,
             bytes=sum(file["size"] for file in self._done),
             truncates=self._truncates,
-            detail={"files": self._done, "keys": self._logs},
+            detail={"table": str(self._table.metadata.table_uuid), "files": self._done, "keys": self._logs},
         )
         self._done, self._logs = [], []
         return staged
@@ -315,7 +325,9 @@ class KeyLog:
         columns = [key_column(rows.column(at), self._schema[n].type) for n, at in enumerate(self.positions)]
         places = pa.array(np.arange(first_row, first_row + rows.num_rows))
         self._parquet.write_table(
-            pa.Table.from_arrays([*columns, rows.column(ORDER), files, places], schema=self._schema)
+            pa.Table.from_arrays(
+                [*columns, rows.column(rows.num_columns - 1), files, places], schema=self._schema
+            )
         )
 
 
@@ -352,7 +364,7 @@ def local_path(location: str) -> str | None:
 def remove(io: FileIO, paths: Sequence[str]) -> None:
     """Delete files that nothing refers to; what cannot be deleted stays behind, invisible."""
     for path in paths:
-        quietly(lambda path=path: io.delete(path))
+        quietly(partial(io.delete, path))
 
 
 def quietly(action: Callable[[], Any]) -> None:
