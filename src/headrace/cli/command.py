@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
@@ -69,6 +71,7 @@ def command(function: Function) -> Callable[..., None]:
 
 
 def _run(screen: Screen, body: Callable[[], int | None]) -> int:
+    _quieten(screen)
     try:
         return body() or 0
     except (typer.Exit, BrokenPipeError):
@@ -88,3 +91,11 @@ def _run(screen: Screen, body: Callable[[], int | None]) -> int:
 
         screen.fail(report(error))
         return 1
+
+
+def _quieten(screen: Screen) -> None:
+    """Libraries log and warn for developers: only those who asked see it."""
+    handler = logging.StreamHandler() if screen.debug else logging.NullHandler()
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, format="%(name)s: %(message)s", force=True)
+    if not screen.debug:
+        warnings.simplefilter("ignore")

@@ -141,7 +141,7 @@ class Screen:
         )
         for name, value in (("code", report.code), ("field", report.field), ("remedy", report.remedy)):
             if value:
-                self._err.print(Text.assemble((f"  {name:<7}", "dim"), self.clean(value)), soft_wrap=True)
+                self._err.print(Text.assemble((f"  {name:<8}", "dim"), self.clean(value)), soft_wrap=True)
 
     def trace(self, lines: str) -> None:
         """A stack trace, for those who asked."""

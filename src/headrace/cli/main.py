@@ -1,0 +1,90 @@
+"""The command `headrace`: its commands, its version, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from headrace.cli import catalogue, connections, history, machine, plan, positions, projects, run
+from headrace.cli.command import INTERRUPTED, USAGE, command
+
+HELP = """Move rows from databases, files and APIs into tables, exactly once.
+
+  headrace run --from postgresql://me@db/shop --to iceberg:./lake --stream public.orders
+
+needs no file and no server; the same line later carries on where it stopped. `headrace init` writes a
+project file for more than one line.
+"""
+
+app = typer.Typer(
+    name="headrace", help=HELP, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]}, rich_markup_mode="rich",
+)  # fmt: skip
+
+MOVE = "Move data"
+LOOK = "See what happened"
+SET_UP = "Set up"
+
+for panel, functions in {
+    MOVE: (run.run, plan.plan),
+    SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
+    LOOK: (history.status, history.logs, positions.state, positions.rejects, positions.rewind),
+    "This machine": (machine.doctor, machine.completion),
+}.items():
+    for function in functions:
+        app.command(rich_help_panel=panel)(command(function))
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True)] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --version: as JSON.")] = False,
+) -> None:
+    if version:
+        machine.show_version(json)
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.BadParameter("name a command")
+    if json:
+        raise typer.BadParameter(
+            f"put --json after the command: headrace {context.invoked_subcommand} --json"
+        )
+
+
+def main() -> None:
+    """Run the command line of this process, and end the process."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    if "_HEADRACE_COMPLETE" in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
+    try:
+        code: int | None = app(arguments, prog_name="headrace", standalone_mode=False)
+        sys.stdout.flush()
+        return code or 0
+    except typer.TyperException as error:
+        return _usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # whoever read our output has seen enough; nothing may be written at the end of the process either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _usage(error: typer.TyperException) -> int:
+    """The command line makes no sense: say why, and where the help is."""
+    context = getattr(error, "ctx", None)
+    where: str = context.command_path if context else "headrace"
+    message = error.format_message().replace("Value error, ", "")
+    if not message.startswith("\n") and message.strip():
+        sys.stderr.write(f"error: {message.removesuffix('.')}\n")
+    sys.stderr.write(f"  see {where} --help\n")
+    return USAGE

@@ -1,0 +1,147 @@
+"""Run a pipeline in this process: under its lease, attempt after attempt, with every state remembered."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from headrace.control.lease import held
+from headrace.control.watch import Watched, Watcher
+from headrace.engine.plan import Job
+from headrace.engine.retry import again, delay, report
+from headrace.engine.run import execute
+from headrace.engine.stop import Stop
+from headrace.errors import Fenced, HeadraceError, TransientError
+from headrace.model.run import ErrorReport, LogLine, Run, RunStatus, StreamProgress, StreamStatus
+from headrace.store import Lease, Store
+
+PARTIAL = 7
+_LOOK = 0.2  # seconds between two looks at the stop signal while waiting
+
+
+class Runs:
+    def __init__(self, store: Store):
+        self._store = store
+
+    def get(self, id: str) -> Run:
+        """Raises NotFoundError."""
+        return self._store.runs.get(id)
+
+    def list(self, pipeline: str | None = None, limit: int = 20) -> Sequence[Run]:
+        """The newest first."""
+        return self._store.runs.list(pipeline, limit)
+
+    def logs(self, id: str, after: int = 0) -> Sequence[LogLine]:
+        """The lines after line `after`, the oldest first; not always all of them at once."""
+        return self._store.runs.logs(id, after)
+
+    def run(self, job: Job, stop: Stop, watcher: Watcher) -> Run:
+        """Run a remembered pipeline to its end, again and again while its faults may pass.
+
+        A run that died half-way is carried on rather than begun anew. Raises ConflictError when
+        somebody else works on the pipeline, Fenced when somebody took it over; what else goes wrong
+        is in the run. A bug is remembered as the run's failure, and raised.
+        """
+        with held(self._store, job.pipeline.id, stop) as lease:
+            run = self._unfinished(job.pipeline.id, lease) or self._store.runs.queue(job.pipeline.id)
+            watcher.started(run)
+            return _Running(self._store, job, stop, watcher, lease).to_the_end(run)
+
+    def _unfinished(self, pipeline: str, lease: Lease) -> Run | None:
+        """The run of a worker that died: the lease, which is ours now, says that nobody works on it."""
+        for run in self._store.runs.list(pipeline, 1):
+            if run.status is RunStatus.RUNNING:
+                return self._store.runs.requeue(run.id, lease=lease)
+            if run.status is RunStatus.QUEUED:
+                return run
+        return None
+
+
+@dataclass(frozen=True)
+class _Running:
+    store: Store
+    job: Job
+    stop: Stop
+    watcher: Watcher
+    lease: Lease
+
+    def to_the_end(self, run: Run) -> Run:
+        tried = 0
+        while True:
+            tried += 1
+            run = self.store.runs.start(run.id, self.lease)
+            try:
+                wait, status, error = self._attempt(run, tried)
+            except Fenced:
+                raise
+            except Exception as bug:
+                self._finish(run, RunStatus.FAILED, ErrorReport.of(report(bug)))
+                raise
+            if wait is None:
+                return self._finish(run, status, error)
+            run = self.store.runs.requeue(run.id, lease=self.lease)
+            _wait(wait, self.stop)
+            if self.stop.draining:
+                return self._finish(run, RunStatus.CANCELLED, error)
+
+    def _attempt(self, run: Run, tried: int) -> tuple[float | None, RunStatus, ErrorReport | None]:
+        """The seconds to wait for the next attempt, or None and how the run ends."""
+        error: HeadraceError | None = None
+        streams: Sequence[StreamProgress] = ()
+        with self.store.attempt(run.id, self.lease) as attempt:
+            state = Watched(attempt, self.watcher)
+            try:
+                streams = execute(self.job, state, self.stop)
+            except Fenced:
+                raise
+            except HeadraceError as raised:
+                error = raised
+            shown = ErrorReport.of(error) if error else None
+            fault = error or _passing(streams)
+            tuning = self.job.pipeline.tuning
+            wait = None
+            if fault and again(fault, tried, tuning) and not self.stop.draining:
+                wait = delay(tuning, tried).total_seconds()
+                state.log("warning", f"{fault.code}: {fault.message}; trying again in {wait:.1f} s")
+            elif error:
+                state.log("error", f"{error.code}: {error.message}")
+            attempt.close(shown)
+        if not error and all(s.status is StreamStatus.SUCCEEDED for s in streams):
+            return wait, RunStatus.SUCCEEDED, None
+        if self.stop.draining and not error and not any(s.error for s in streams):
+            return wait, RunStatus.CANCELLED, None
+        return wait, RunStatus.FAILED, shown
+
+    def _finish(self, run: Run, status: RunStatus, error: ErrorReport | None) -> Run:
+        return self.store.runs.finish(run.id, status, error, lease=self.lease)
+
+
+def exit_code(run: Run) -> int:
+    """How a command ends that ran this run."""
+    if run.status is RunStatus.SUCCEEDED:
+        return 0
+    if run.error:
+        return run.error.exit_code
+    return verdict([s.error for s in run.streams]) or 1
+
+
+def verdict(errors: Sequence[ErrorReport | None]) -> int:
+    """The exit code of several things: that of their class of error if all failed alike, else partial."""
+    codes = {error.exit_code if error else 0 for error in errors}
+    return codes.pop() if len(codes) == 1 else PARTIAL if codes else 0
+
+
+def _passing(streams: Sequence[StreamProgress]) -> TransientError | None:
+    """The fault of a stream that may be gone by the next attempt."""
+    for stream in streams:
+        if stream.error and stream.error.exit_code == TransientError.exit_code:
+            return TransientError(stream.error.code, stream.error.message)
+    return None
+
+
+def _wait(seconds: float, stop: Stop) -> None:
+    clock = threading.Event()
+    while seconds > 0 and not stop.draining:
+        clock.wait(min(seconds, _LOOK))
+        seconds -= _LOOK
