@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol
 
-from headrace.connector import Slice, Source, Stream, Target, WriteMode
+from headrace.connector import Reject, Slice, Source, Stream, Target, WriteMode
 from headrace.engine.plan import PlannedStream
 from headrace.engine.read import Aborted
 from headrace.engine.stop import Stop
 from headrace.engine.transform import MakeTransform
-from headrace.engine.write import Piece, StagedResult, stage_piece
+from headrace.engine.write import Piece, StagedResult, TooManyRejects, stage_piece
 from headrace.errors import HeadraceError, TransientError
 from headrace.model.pipeline import TransformStep, Tuning
 from headrace.model.run import Counts
@@ -148,7 +148,8 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None], opened: Opened) 
             result = stage_piece(piece, opened.source, opened.target, Stop(), watch)
             last: dict[str, Any] = {"result": result.to_json()}
         except HeadraceError as error:
-            last = {"error": {**error.as_dict(), "class": type(error).__name__}}
+            rejects = [r.to_json() for r in error.rejects] if isinstance(error, TooManyRejects) else []
+            last = {"error": {**error.as_dict(), "class": type(error).__name__, "rejects": rejects}}
         ended.set()
         heart.join()
         answer(last)
@@ -162,8 +163,10 @@ def _error(data: dict[str, Any]) -> HeadraceError:
         for kind in pending.pop().__subclasses__():
             classes[kind.__name__] = kind
             pending.append(kind)
-    kind = classes[data.pop("class")]
-    return kind(data["code"], data["message"], field=data["field"], remedy=data["remedy"])
+    error = classes[data["class"]](data["code"], data["message"], field=data["field"], remedy=data["remedy"])
+    if isinstance(error, TooManyRejects):
+        error.rejects = tuple(Reject.from_json(reject) for reject in data["rejects"])
+    return error
 
 
 def piece_to_json(piece: Piece) -> dict[str, Any]:

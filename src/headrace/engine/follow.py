@@ -113,8 +113,8 @@ class Follower:
             case Batch(stream=id):
                 intake = self._intake(id)
                 intake.write(event, rows, bytes)
-                tuning = self.shared.pipeline.tuning
-                check_limit(id, self.rejected[id] + intake.tally.rejected, tuning.reject_limit)
+                rejected = self.rejected[id] + intake.tally.rejected
+                check_limit(id, rejected, self.shared.pipeline.tuning.reject_limit, intake.rejects)
                 self.shared.board.live(id, self.slice.key, intake.tally.counts())
             case SchemaChange(id, schema):
                 self._change_schema(id, schema)

@@ -16,10 +16,10 @@ from headrace.engine.plan import Job, PlannedStream, resolve
 from headrace.engine.progress import Board
 from headrace.engine.read import Aborted
 from headrace.engine.retry import report
-from headrace.engine.schema import land
+from headrace.engine.schema import SchemaChanged, land
 from headrace.engine.state import StagedSlice, State
 from headrace.engine.stop import Stop
-from headrace.engine.write import Piece, StagedResult, check_limit
+from headrace.engine.write import Piece, StagedResult, TooManyRejects, check_limit
 from headrace.errors import ConflictError, HeadraceError, OutcomeUnknown
 from headrace.model.pipeline import SchemaPolicy
 from headrace.model.run import StreamProgress, StreamStatus
@@ -129,8 +129,7 @@ class _Attempt:
         try:
             landed, found = land(self.shared.target, stream.landed, stream.write, policy, ours=ours)
         except HeadraceError as error:
-            pausing = error.code == "schema.changed" and policy is SchemaPolicy.PAUSE
-            self._fail((stream.id,), error, StreamStatus.PAUSED if pausing else StreamStatus.FAILED)
+            self._fail((stream.id,), error)
             return
         if found:
             self.state.log("warning", f"the schema changed: {found}", stream.id)
@@ -297,15 +296,17 @@ class _Attempt:
     def _ended(self, id: str) -> bool:
         return self.board.status(id).ended
 
-    def _fail(
-        self, ids: Sequence[str], error: BaseException, status: StreamStatus = StreamStatus.FAILED
-    ) -> None:
+    def _fail(self, ids: Sequence[str], error: BaseException) -> None:
         ours = report(error)
+        pausing = isinstance(ours, SchemaChanged) and self.job.pipeline.schema_policy is SchemaPolicy.PAUSE
+        status = StreamStatus.PAUSED if pausing else StreamStatus.FAILED
         if isinstance(ours, ConflictError):  # another worker owns the pipeline: nothing here may go on
             self.fatal = ours
             self.shared.stop.abort()
         if ours is not error and isinstance(error, Exception):
             bugs.exception("stream %s ended by a bug", ", ".join(ids), exc_info=error)
+        if isinstance(ours, TooManyRejects):
+            self.state.reject(ours.rejects)
         for id in ids:
             self.board.set(id, status, ours)
             self.state.log("error", f"{ours.code}: {ours.message}", id)

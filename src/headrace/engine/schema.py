@@ -12,6 +12,10 @@ from headrace.errors import ConfigError
 from headrace.model.pipeline import SchemaPolicy
 
 
+class SchemaChanged(ConfigError):
+    """The policy wants a person to look before the stream goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """How a stream's image differs from the table that stands there. Texts are for people."""
@@ -75,7 +79,7 @@ def land(
         return stream, Difference()
     found = difference(table, target.image(stream))
     if found and policy in (SchemaPolicy.PAUSE, SchemaPolicy.FAIL):
-        raise ConfigError(
+        raise SchemaChanged(
             "schema.changed",
             f"{stream.id} no longer fits its table: {found}",
             field="schema_policy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,15 +137,23 @@ class Intake:
             self.tally.rejected += 1
 
 
-def check_limit(stream: str, rejected: int, limit: int | None) -> None:
-    """Raise DataError when a stream has more rejected rows than its pipeline allows."""
+class TooManyRejects(DataError):
+    """A stream has more rejected rows than its pipeline allows; `rejects` are those not stored yet."""
+
+    rejects: tuple[Reject, ...] = ()
+
+
+def check_limit(stream: str, rejected: int, limit: int | None, rejects: Sequence[Reject] = ()) -> None:
+    """Raise TooManyRejects with the `rejects` in hand, so that people can look at them."""
     if limit is not None and rejected > limit:
-        raise DataError(
+        error = TooManyRejects(
             "engine.too_many_rejects",
             f"{stream}: {rejected} rows were rejected, more than the limit of {limit}",
             field="reject_limit",
             remedy="Look at them with `headrace rejects`; mend the rows or raise reject_limit.",
         )
+        error.rejects = tuple(rejects[: limit + 1])
+        raise error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +187,7 @@ def stage_piece(
                 match item.event:
                     case Batch() as batch:
                         intake.write(batch, item.rows, item.bytes)
-                        check_limit(stream.id, intake.tally.rejected, limit)
+                        check_limit(stream.id, intake.tally.rejected, limit, intake.rejects)
                         watch(intake.tally.counts())
                     case SchemaChange():
                         raise DataError(
