@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from docs.errors import Place, error_classes, error_codes
 from headrace import catalog
 from headrace.cli.command import INTERRUPTED, TERMINATED, USAGE
 from headrace.cli.main import app
-from headrace.connector import Config, ConnectorSpec, TransformSpec
+from headrace.cli.schema import PipelineEntry, ProjectEntry
+from headrace.connector import ConnectorSpec, TransformSpec
 from headrace.control.runs import PARTIAL
 from headrace.errors import HeadraceError
+from headrace.model.pipeline import Tuning
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by `make docs` from the code: change the code, not this page. -->"
@@ -28,6 +33,7 @@ def pages() -> dict[str, str]:
         "cli.md": "\n".join(cli_page(app)),
         "connectors.md": "\n".join(connectors_page(catalog.connectors().values())),
         "errors.md": "\n".join(errors_page(error_codes(), error_classes())),
+        "project.md": "\n".join(project_page()),
         "transforms.md": "\n".join(transforms_page(catalog.transforms().values())),
     }
 
@@ -67,7 +73,33 @@ def transforms_page(specs: Iterable[TransformSpec]) -> Iterator[str]:
     yield ""
 
 
-def settings_table(config: type[Config]) -> Iterator[str]:
+def project_page() -> Iterator[str]:
+    yield from ("# The project file", "", NOTE, "")
+    yield "`headrace.yaml` names connections, and pipelines between them. `${NAME}`, `${NAME:-default}` and"
+    yield "`${file:path}` stand for what is better not written there; `$${` is `${` itself."
+    yield from ("", *settings_table(ProjectEntry))
+    yield from ("", "## A connection", "")
+    yield "Either `url` alone, a one-line address, or `connector` with the settings of that connector"
+    yield "([connectors](connectors.md))."
+    yield from ("", "## A pipeline", "", *settings_table(PipelineEntry, defaults(Tuning(), "tuning.")))
+    yield from (
+        "",
+        "A stream may also be just its name. Durations are written with their unit: 90s, 15m, 1h30m, 2d.",
+        "",
+    )
+
+
+def defaults(values: Any, prefix: str) -> dict[str, str]:
+    """What holds when a key is left out, by dotted path."""
+    found = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    return {
+        prefix + name: f"{value.total_seconds():g}s" if isinstance(value, timedelta) else str(value)
+        for name, value in found.items()
+    }
+
+
+def settings_table(config: type[BaseModel], known: Mapping[str, str] | None = None) -> Iterator[str]:
+    """A row for each setting; `known` are defaults that the schema does not show."""
     rows = list(settings(config))
     if not rows:
         yield "It has no settings."
@@ -76,13 +108,13 @@ def settings_table(config: type[Config]) -> Iterator[str]:
     yield "|---|---|---|---|"
     for path, field, required in rows:
         marks = "".join(f" *{word}*" for word in ("secret", "advanced") if is_(word, field))
-        default = "**required**" if required else shown(field.get("default"))
+        default = "**required**" if required else shown((known or {}).get(path, field.get("default")))
         yield f"| `{path}`{marks} | {cell(field.get('description', ''))} | {cell(kind(field))} | {default} |"
 
 
-def settings(config: type[Config]) -> list[tuple[str, dict[str, Any], bool]]:
+def settings(config: type[BaseModel]) -> list[tuple[str, dict[str, Any], bool]]:
     """Every setting with its dotted path, its part of the JSON Schema, and whether it must be given."""
-    schema = config.model_json_schema()
+    schema = config.model_json_schema(by_alias=True)
     return list(_walk(schema, schema.get("$defs", {}), ""))
 
 
@@ -121,6 +153,8 @@ def kind(field: Mapping[str, Any]) -> str:
     if field.get("anyOf"):
         return " or ".join(kind(choice) for choice in field["anyOf"] if choice.get("type") != "null")
     name = field.get("type", "any")
+    if isinstance(name, list):
+        return " or ".join(kind({"type": choice}) for choice in name)
     if name == "array":
         return f"list of {kind(field.get('items', {}))}"
     if name == "object" and isinstance(field.get("additionalProperties"), dict):
