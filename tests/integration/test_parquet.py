@@ -186,6 +186,17 @@ def test_files_of_replaced_rows_are_deleted_once_they_have_been_kept_long_enough
     assert len(data_keys(to)) == 2
 
 
+def test_a_replaced_file_that_cannot_be_deleted_does_not_fail_the_commit(local: dict[str, Any]) -> None:
+    to = target(local, keep_replaced_hours=0)
+    to.publish(ORDERS, REPLACE, [stage(to, rows(1), mode=REPLACE)], token(1))
+    (old,) = (Path(to.config.url, "public/orders", file.path) for file in live_files(to.storage, ORDERS))
+    to.publish(ORDERS, REPLACE, [stage(to, rows(2), mode=REPLACE)], token(2))
+    old.unlink()
+    old.mkdir()
+    to.publish(ORDERS, REPLACE, [stage(to, rows(3), mode=REPLACE)], token(3))
+    assert ids(to) == [3]
+
+
 def test_a_reader_never_sees_half_a_replace(local: dict[str, Any]) -> None:
     to = target(local)
     stop = threading.Event()

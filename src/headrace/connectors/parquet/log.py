@@ -9,6 +9,7 @@ and rows that are there no more.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ import pyarrow as pa
 
 from headrace.connector import Token
 from headrace.connector.files import Storage
-from headrace.errors import DataError, NotFoundError, OutcomeUnknown, TransientError
+from headrace.errors import DataError, HeadraceError, NotFoundError, OutcomeUnknown, TransientError
 
 FORMAT = 1
 _SHORT = 200  # as many files may be listed in every manifest
@@ -179,7 +180,9 @@ class Log:
         if not self._create(manifest):
             return False
         self._newest = manifest
-        self._storage.delete(f"{self._folder}/{path}" for path in expired)
+        for path in expired:
+            with contextlib.suppress(HeadraceError):  # the commit stands; the file is only in nobody's way
+                self._storage.delete([f"{self._folder}/{path}"])
         return True
 
     def _live_after(self, last: Manifest | None, commit: Commit) -> tuple[File, ...] | None:
