@@ -144,11 +144,21 @@ def cast(column: pa.Array, small: pa.DataType, to: pa.DataType) -> pa.Array:
 
 def row_reject(stream: Stream, rows: pa.RecordBatch, at: int, code: str, reason: str) -> Reject:
     """A reject that names the row by its key, or by a hash of its content where there is none."""
-    row = {name: _plain(value) for name, value in rows.slice(at, 1).to_pylist()[0].items()}
+    row = {name: _plain(rows.column(n).slice(at, 1)) for n, name in enumerate(rows.schema.names)}
     key = {name: row[name] for name in stream.primary_key if row.get(name) is not None}
     where = key or {"row": hashlib.sha256(json.dumps(row, sort_keys=True).encode()).hexdigest()}
     return Reject(stream=stream.id, code=code, reason=reason, where=where, row=row)
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+def _plain(cell: pa.Array) -> str | int | bool | None:
+    """An array of one value as JSON can hold it; by Arrow's own text where Python's types are too narrow."""
+    kind = cell.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or cell.null_count:
+        value: int | bool | None = cell[0].as_py()
+        return value
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return str(cell[0].as_py().hex())
+    try:
+        return str(cell.cast(pa.string())[0].as_py())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return str(cell[0])

@@ -127,7 +127,8 @@ class DataFiles:
         partition.waiting, partition.rows, partition.bytes = [], 0, 0
         file = partition.file = partition.file or self._open(rows)
         columns = rows.columns[: len(self.arrow)]
-        file.parquet.write_table(pa.Table.from_arrays(columns, schema=self.arrow), row_group_size=GROUP_ROWS)
+        group = rows.num_rows if rows.num_rows < 2 * GROUP_ROWS else GROUP_ROWS
+        file.parquet.write_table(pa.Table.from_arrays(columns, schema=self.arrow), row_group_size=group)
         for at, id in self._floats:
             file.nans[id] = file.nans.get(id, 0) + (pc.sum(pc.is_nan(columns[at])).as_py() or 0)
         if self._flushed:
