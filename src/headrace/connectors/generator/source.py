@@ -142,7 +142,9 @@ class GeneratorSource(Source[GeneratorConfig]):
 
     def _batch(self, slice: Slice, rows: pa.RecordBatch, changes: pa.Array | None = None) -> Batch:
         if self._stop.wait(self.config.delay):
-            raise TransientError("generator.interrupted", "the read was interrupted")
+            raise TransientError(
+                "generator.interrupted", "the read was interrupted", remedy="Start the run again."
+            )
         return Batch(slice.read.stream.id, rows.select(slice.read.stream.schema.names), changes)
 
     def interrupt(self) -> None:

@@ -209,10 +209,10 @@ def _conform(rows: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     for field, column in zip(schema, rows.columns, strict=True):
         try:
             columns.append(_plain(column, field.type).cast(field.type))
-        except pa.ArrowInvalid as error:
+        except pa.ArrowInvalid:
             raise DataError(
                 "parquet.value",
-                f"a value of column {field.name!r} does not fit {field.type}: {error}",
+                f"a value of column {field.name!r} does not fit {field.type}",
                 remedy="Cast the column by a transform.",
             ) from None
     return pa.RecordBatch.from_arrays(columns, schema=schema)
