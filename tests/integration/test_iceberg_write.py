@@ -165,7 +165,10 @@ EVERY_TYPE: dict[str, tuple[pa.DataType, list[Any]]] = {
     "uid": (pa.uuid(), [uuid.UUID(int=1).bytes, uuid.UUID(int=2**128 - 1).bytes]),
     "none": (pa.null(), [None, None]),
     "tags": (pa.list_(pa.string()), [["a", None], []]),
-    "pair": (pa.struct([("x", pa.int16()), ("y", pa.large_list(pa.float64()))]), [{"x": 1, "y": [0.5]}, {"x": None, "y": None}]),
+    "pair": (
+        pa.struct([("x", pa.int16()), ("y", pa.large_list(pa.float64()))]),
+        [{"x": 1, "y": [0.5]}, {"x": None, "y": None}],
+    ),
     "map": (pa.map_(pa.string(), pa.decimal128(5, 1)), [[("a", decimal.Decimal("1.5"))], []]),
 }  # fmt: skip
 
@@ -184,9 +187,7 @@ def test_every_type_reads_back_as_its_image(lake: Lake) -> None:
     found = table.scan().to_arrow()
     assert types.from_iceberg(table.schema()) == image
     for name, array in zip(EVERY_TYPE, arrays, strict=True):
-        if isinstance(array, pa.DictionaryArray):
-            array = array.dictionary_decode()
-        expected = array.to_pylist()
+        expected = (array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array).to_pylist()
         if name == "vast":
             expected = [None if v is None else str(v) for v in expected]
         assert found[name].to_pylist() == expected, name
@@ -229,14 +230,15 @@ def test_bounds_and_counts_let_readers_skip_files_and_never_rows(lake: Lake) -> 
     (task,) = table.scan().plan_files()
     ids = {field.name: field.field_id for field in table.schema().fields}
     file = task.file
-    assert file.null_value_counts == {id: 1 for id in ids.values()}
+    assert file.null_value_counts == dict.fromkeys(ids.values(), 1)
     assert file.nan_value_counts == {ids["real"]: 1}
     assert file.lower_bounds[ids["text"]] == b"b" * 16
     assert file.upper_bounds[ids["text"]] == b"z" * 14 + b"{"
     assert ids["raw"] not in file.upper_bounds
     for condition, count in (
         (f"text = '{long}'", 1), ("text > 'zz'", 1), ("text > 'zzzzzzzzzzzzzzz~'", 1), ("text < 'b'", 0),
-        ("real > 2", 1), ("real > 3", 0), ("price < -3.100", 1), ("price > 12345.600", 1), ("price > 12346.000", 0),
+        ("real > 2", 1), ("real > 3", 0),
+        ("price < -3.100", 1), ("price > 12345.600", 1), ("price > 12346.000", 0),
     ):  # fmt: skip
         assert table.scan(row_filter=condition).to_arrow().num_rows == count, condition
 
