@@ -2,7 +2,8 @@
 
 from headrace.store.leases import Lease
 from headrace.store.positions import DeadLetter, SliceCheckpoint
+from headrace.store.runs import PastAttempt
 from headrace.store.secrets import MasterKeys
 from headrace.store.store import Store
 
-__all__ = ["DeadLetter", "Lease", "MasterKeys", "SliceCheckpoint", "Store"]
+__all__ = ["DeadLetter", "Lease", "MasterKeys", "PastAttempt", "SliceCheckpoint", "Store"]

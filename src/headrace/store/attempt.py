@@ -39,7 +39,7 @@ FLUSH_SECONDS = 0.5
 """How long log lines and progress may wait before they are written."""
 
 _WAITING_LINES = 10_000
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Attempt:

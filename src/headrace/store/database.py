@@ -100,7 +100,7 @@ class Database:
             index_elements=list(table.primary_key),
             set_={c.name: new.excluded[c.name] for c in table.columns if c.name not in kept},
             where=table.c[rising] <= new.excluded[rising] if rising else None,
-        )
+        ).execution_options(preserve_rowcount=True)
 
     def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)

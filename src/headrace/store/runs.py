@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -25,6 +25,17 @@ from headrace.model.run import (
 from headrace.store.database import Database
 from headrace.store.leases import Lease, hold
 from headrace.store.schema import attempts, log_lines, run_streams, runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAttempt:
+    """One attempt of a run, also one that is not over; `epoch` is that of its lease."""
+
+    number: int
+    epoch: int
+    started_at: datetime
+    ended_at: datetime | None
+    error: ErrorReport | None
 
 
 class Runs:
@@ -81,6 +92,23 @@ class Runs:
                 .limit(limit)
             )
             return [LogLine(**row._mapping) for row in rows]
+
+    def attempts(self, id: str) -> Sequence[PastAttempt]:
+        """The first one first."""
+        with self._database.read() as transaction:
+            rows = transaction.execute(
+                select(attempts).where(attempts.c.run == id).order_by(attempts.c.number)
+            ).all()
+        return [
+            PastAttempt(
+                number=row.number,
+                epoch=row.epoch,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                error=_report(row.error),
+            )
+            for row in rows
+        ]
 
     def list(
         self, pipeline: str | None = None, limit: int = 50, *, status: RunStatus | None = None

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace.errors import ConflictError, Fenced
+from headrace.model.run import TRANSITIONS, ErrorReport, Run, RunStatus
+from headrace.store import Lease, Store
+from tests.integration.store_samples import GONE, MINUTE, save_pipeline, start_run
+
+BROKEN = ErrorReport(code="postgres.away", message="no answer\0", remedy="Wait.", exit_code=6)
+
+
+def test_a_run_goes_from_queued_over_running_to_its_end(store: Store) -> None:
+    save_pipeline(store)
+    before = datetime.now(UTC)
+    queued = store.runs.queue("p1")
+    assert (queued.status, queued.attempt, queued.started_at) == (RunStatus.QUEUED, 1, None)
+    assert before <= queued.queued_at <= datetime.now(UTC)
+    lease = store.leases.acquire("p1", "w1", MINUTE)
+    running = store.runs.start(queued.id, lease)
+    assert running.status is RunStatus.RUNNING
+    assert running.started_at and running.started_at >= queued.queued_at
+    failed = store.runs.finish(queued.id, RunStatus.FAILED, BROKEN)
+    assert (failed.status, failed.error) == (RunStatus.FAILED, BROKEN)
+    assert failed.ended_at and failed.ended_at >= running.started_at
+    assert failed.ended_at.utcoffset() == timedelta(0)
+    assert store.runs.get(queued.id) == failed
+
+
+def test_only_legal_transitions_happen(store: Store) -> None:
+    save_pipeline(store)
+    lease = store.leases.acquire("p1", "w1", MINUTE)
+    moves: dict[RunStatus, Callable[[str], Run]] = {
+        RunStatus.QUEUED: store.runs.requeue,
+        RunStatus.RUNNING: lambda id: store.runs.start(id, lease),
+        RunStatus.SUCCEEDED: lambda id: store.runs.finish(id, RunStatus.SUCCEEDED),
+        RunStatus.FAILED: lambda id: store.runs.finish(id, RunStatus.FAILED),
+        RunStatus.CANCELLED: lambda id: store.runs.finish(id, RunStatus.CANCELLED),
+    }
+    for before, after in itertools.product(RunStatus, RunStatus):
+        run = store.runs.queue("p1")
+        if before is not RunStatus.QUEUED:
+            run = store.runs.start(run.id, lease)
+        if before.ended:
+            run = moves[before](run.id)
+        if after in TRANSITIONS[before]:
+            assert moves[after](run.id).status is after
+            continue
+        with pytest.raises(ConflictError) as raised:
+            moves[after](run.id)
+        assert raised.value.code == "store.run_state"
+        assert store.runs.get(run.id) == run
+
+
+def test_a_run_that_is_queued_again_counts_its_attempts_and_ends_the_one_before(store: Store) -> None:
+    run, lease = start_run(store)
+    dead = store.attempt(run.id, lease)
+    again = store.runs.requeue(run.id)
+    assert (again.status, again.attempt, again.error) == (RunStatus.QUEUED, 2, None)
+    second = store.runs.start(run.id, lease)
+    assert (second.attempt, second.started_at) == (2, run.started_at)
+    dead.close()
+
+
+def test_runs_are_listed_newest_first_by_pipeline_and_status(store: Store) -> None:
+    save_pipeline(store, "p1")
+    save_pipeline(store, "p2")
+    ids = [store.runs.queue(pipeline).id for pipeline in ("p1", "p2", "p1", "p1")]
+    store.runs.finish(ids[2], RunStatus.CANCELLED)
+    assert [run.id for run in store.runs.list()] == ids[::-1]
+    assert [run.id for run in store.runs.list("p1")] == [ids[3], ids[2], ids[0]]
+    assert [run.id for run in store.runs.list("p1", limit=2)] == [ids[3], ids[2]]
+    assert [run.id for run in store.runs.list(status=RunStatus.CANCELLED)] == [ids[2]]
+
+
+def test_a_run_starts_under_the_lease_of_its_own_pipeline_only(store: Store) -> None:
+    save_pipeline(store, "p1")
+    save_pipeline(store, "p2")
+    run = store.runs.queue("p1")
+    other = store.leases.acquire("p2", "w1", MINUTE)
+    with pytest.raises(ValueError, match="the lease of p2"):
+        store.runs.start(run.id, other)
+    assert store.runs.get(run.id).status is RunStatus.QUEUED
+
+
+def test_a_worker_that_lost_its_lease_moves_no_run(store: Store) -> None:
+    run, lost = start_run(store, ttl=GONE)
+    store.leases.acquire("p1", "w2", MINUTE)
+    for move in (
+        lambda: store.runs.finish(run.id, RunStatus.SUCCEEDED, lease=lost),
+        lambda: store.runs.requeue(run.id, lease=lost),
+        lambda: store.runs.start(run.id, lost),
+    ):
+        with pytest.raises(Fenced) as raised:
+            move()
+        assert raised.value.code == "store.lease_lost"
+    assert store.runs.get(run.id).status is RunStatus.RUNNING
+
+
+def test_a_run_does_not_end_in_a_state_that_is_no_end(store: Store) -> None:
+    run, _ = start_run(store)
+    with pytest.raises(ValueError, match="no end"):
+        store.runs.finish(run.id, RunStatus.QUEUED)
+
+
+def test_a_live_lease_keeps_others_out_and_says_whose_it_is(store: Store) -> None:
+    save_pipeline(store)
+    lease = store.leases.acquire("p1", "w1", MINUTE)
+    with pytest.raises(ConflictError) as raised:
+        store.leases.acquire("p1", "w2", MINUTE)
+    assert raised.value.code == "store.leased"
+    assert "w1" in raised.value.message
+    assert f"{lease.expires_at:%H:%M:%S}" in raised.value.message
+    assert store.leases.get("p1") == lease
+
+
+def test_a_lease_that_ran_out_is_taken_over_with_the_next_epoch(store: Store) -> None:
+    save_pipeline(store)
+    first = store.leases.acquire("p1", "w1", timedelta(seconds=0.1))
+    time.sleep(0.15)
+    assert store.leases.get("p1") is None
+    second = store.leases.acquire("p1", "w2", MINUTE)
+    assert (first.epoch, second.epoch) == (1, 2)
+    with pytest.raises(Fenced) as raised:
+        store.leases.renew(first, MINUTE)
+    assert raised.value.code == "store.lease_lost"
+    assert "w2" in raised.value.message
+
+
+def test_a_lease_that_nobody_took_over_is_still_its_holders(store: Store) -> None:
+    save_pipeline(store)
+    lease = store.leases.acquire("p1", "w1", GONE)
+    renewed = store.leases.renew(lease, MINUTE)
+    assert renewed.epoch == lease.epoch
+    assert renewed.expires_at > lease.expires_at
+    with pytest.raises(ConflictError):
+        store.leases.acquire("p1", "w2", MINUTE)
+
+
+def test_a_released_lease_is_free_at_once_and_keeps_counting_epochs(store: Store) -> None:
+    save_pipeline(store)
+    lease = store.leases.acquire("p1", "w1", MINUTE)
+    store.leases.release(lease)
+    assert store.leases.get("p1") is None
+    assert store.leases.acquire("p1", "w2", MINUTE).epoch == 2
+
+
+def test_releasing_a_lost_lease_leaves_the_new_one_alone(store: Store) -> None:
+    save_pipeline(store)
+    lost = store.leases.acquire("p1", "w1", GONE)
+    mine = store.leases.acquire("p1", "w2", MINUTE)
+    store.leases.release(lost)
+    assert store.leases.get("p1") == mine
+
+
+def test_a_holder_that_starts_anew_fences_off_its_earlier_self(store: Store) -> None:
+    save_pipeline(store)
+    earlier = store.leases.acquire("p1", "w1", MINUTE)
+    assert store.leases.acquire("p1", "w1", MINUTE).epoch == 2
+    with pytest.raises(Fenced):
+        store.leases.renew(earlier, MINUTE)
+
+
+def test_of_many_who_want_a_lease_at_once_one_gets_it(store: Store) -> None:
+    save_pipeline(store)
+    for epoch in (1, 2):
+        won: list[Lease] = []
+        refused: list[str] = []
+
+        def acquire(holder: str, won: list[Lease] = won, refused: list[str] = refused) -> None:
+            try:
+                won.append(store.leases.acquire("p1", holder, MINUTE))
+            except ConflictError as error:
+                refused.append(error.code)
+
+        threads = [threading.Thread(target=acquire, args=(f"w{n}",)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [lease.epoch for lease in won] == [epoch]
+        assert refused == ["store.leased"] * 7
+        store.leases.release(won[0])
