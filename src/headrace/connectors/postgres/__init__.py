@@ -19,6 +19,7 @@ SPEC = ConnectorSpec(
             Capability.APPEND,
             Capability.UPSERT,
             Capability.REPLACE,
+            Capability.UNCHANGED,
         }
     ),
     maturity=Maturity.STABLE,

@@ -119,13 +119,13 @@ class Layout:
     def _unchanged(self, batch: Batch) -> pa.Array:
         """For each row an array literal of the table's columns that the source did not send."""
         marks = [
-            pc.if_else(mask, _element(self.columns[name].name), pa.scalar(None, pa.string()))
+            pc.if_else(mask, _element(self.columns[name].name) + ",", "")
             for name, mask in (batch.unchanged or {}).items()
             if name in self.columns and name not in self.key
         ]
         if not marks:
             return pa.nulls(batch.rows.num_rows, pa.string())
-        joined = pc.binary_join_element_wise(*marks, ",", null_handling="skip")
+        joined = pc.ascii_rtrim(pc.binary_join_element_wise(*marks, ""), ",")
         literal = pc.binary_join_element_wise("{", joined, "}", "")
         return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), literal)
 

@@ -34,6 +34,11 @@ WHERE pipeline = %s AND stream = %s
 """
 
 
+def _ledger(place: Place) -> sql.SQL:
+    """The ledger's name for a statement with parameters, in which a `%` must be doubled."""
+    return sql.SQL(place.beside(LEDGER).as_string().replace("%", "%%"))
+
+
 def stands(session: Session, place: Place, table: str) -> bool:
     """Is there a table of that name in the schema?"""
     found = session.execute(
@@ -50,7 +55,7 @@ def ensure(session: Session, place: Place) -> None:
 
 def forget(session: Session, place: Place) -> None:
     """The table was made anew: what was published into an earlier one of its name is gone."""
-    session.execute(sql.SQL("DELETE FROM {} WHERE stream = %s").format(place.beside(LEDGER)), (place.table,))
+    session.execute(sql.SQL("DELETE FROM {} WHERE stream = %s").format(_ledger(place)), (place.table,))
 
 
 def wait_for_publish(session: Session, place: Place, pipeline: str, patience: timedelta) -> None:
@@ -72,13 +77,13 @@ def bound_locks(session: Session, patience: timedelta) -> None:
 
 
 def read(session: Session, place: Place, pipeline: str) -> Token | None:
-    query = sql.SQL(_READ).format(place.beside(LEDGER))
+    query = sql.SQL(_READ).format(_ledger(place))
     return _token(session.execute(query, (pipeline, place.table)), pipeline)
 
 
 def advance(session: Session, place: Place, token: Token) -> bool:
     """Lock the row and move it to `token`; False if this very token is there already. Raises Fenced."""
-    ledger = place.beside(LEDGER)
+    ledger = _ledger(place)
     position = json.dumps(token.position)
     first = session.execute(
         sql.SQL(_FIRST).format(ledger),

@@ -38,7 +38,7 @@ class StagingWriter(Writer):
         self._table = f"{PREFIX}{uuid.uuid4().hex}"
         self._columns: dict[str, str] = {}  # those of the staging table, with their types
         self._rows = 0  # now in the staging table
-        self._taken = 0
+        self._order = 0  # of the next event
         self._bytes = 0
         self._marks: set[str] = set()  # columns of which a cell was unchanged
         self._truncates = False
@@ -68,11 +68,10 @@ class StagingWriter(Writer):
             good, numbers = keep(batch, pa.array(mask)), numbers[mask]
         if good.rows.num_rows:
             with self._translated():
-                for row, fault in self._copy(self._layout.encoded(good, self._taken), 0):
+                for row, fault in self._copy(self._layout.encoded(good, self._order), 0):
                     faults[int(numbers[row])] = fault
-        taken = batch.rows.num_rows - len(faults)
-        self._taken += taken
-        self._rows += taken
+        self._order += good.rows.num_rows
+        self._rows += batch.rows.num_rows - len(faults)
         order = sorted(faults)
         return (
             tuple(self._layout.rejects(batch.rows.take(order), [faults[row] for row in order]))
@@ -103,7 +102,7 @@ class StagingWriter(Writer):
                     "unchanged": sorted(self._marks),
                 }
         self._session.close()
-        return Staged(rows=self._taken, bytes=self._bytes, truncates=self._truncates, detail=detail)
+        return Staged(rows=self._rows, bytes=self._bytes, truncates=self._truncates, detail=detail)
 
     def close(self) -> None:
         self._session.close()  # the server rolls back what was not committed
