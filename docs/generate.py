@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
@@ -17,6 +18,7 @@ from docs.errors import Place, error_classes, error_codes
 from headrace import catalog
 from headrace.cli.command import INTERRUPTED, TERMINATED, USAGE
 from headrace.cli.main import app
+from headrace.cli.options import EVERYWHERE
 from headrace.cli.schema import PipelineEntry, ProjectEntry
 from headrace.connector import ConnectorSpec, TransformSpec
 from headrace.control.runs import PARTIAL
@@ -207,14 +209,19 @@ def errors_page(codes: Mapping[str, list[Place]], classes: Iterable[type[Headrac
 
 def cli_page(app: typer.Typer) -> Iterator[str]:
     yield from ("# Commands", "", NOTE, "", "stdout is data, stderr is talk.")
+    shared = ""
     for name in ("", *command_names(app)):
         words = ["headrace", *filter(None, [name])]
-        yield from ("", f"## {' '.join(words)}", "", "```", help_text(app, words[1:]), "```")
+        text, panel, shared_options = help_text(app, words[1:]).partition(f"\n╭─ {EVERYWHERE}")
+        shared = panel.strip() + shared_options if panel else shared
+        yield from ("", f"## {' '.join(words)}", "", "```", text, "```")
+    yield from ("", f"## {EVERYWHERE}", "", "```", shared, "```")
     yield from ("", "## Exit codes", "", "| Code | What happened |", "|---|---|", "| 0 | All went well. |")
     ends = {USAGE: ["the command line makes no sense"], INTERRUPTED: ["Ctrl-C"], TERMINATED: ["TERM"]}
     ends[PARTIAL] = ["some streams failed, others did not"]
+    ends[1] = ["a bug, or streams failed for different reasons"]
     ends[2] = ["`plan --detailed-exitcode`: a run would change something"]
-    for error in error_classes():
+    for error in error_classes()[1:]:
         ends.setdefault(error.exit_code, []).append(f"`{error.__name__}`")
     for code, names in sorted(ends.items()):
         yield f"| {code} | {', '.join(names)} |"
@@ -230,7 +237,8 @@ def help_text(app: typer.Typer, words: list[str]) -> str:
     """What `headrace … --help` prints, in lines of 100 characters."""
     environ = {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
     result = CliRunner().invoke(app, [*words, "--help"], prog_name="headrace", env=environ)
-    return "\n".join(line.rstrip() for line in result.stdout.strip().splitlines())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout)  # some environments force colours
+    return "\n".join(line.rstrip() for line in plain.strip().splitlines())
 
 
 def cell(text: str) -> str:
