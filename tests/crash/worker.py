@@ -15,6 +15,7 @@ from headrace.control.runs import Runs, exit_code
 from headrace.engine import failpoint
 from headrace.engine.plan import Job
 from headrace.engine.run import Stop
+from headrace.errors import HeadraceError
 from headrace.model.connection import Connection
 from headrace.model.pipeline import Pipeline, StreamChoice, Tuning, WriteMode
 from headrace.store import MasterKeys, Store
@@ -96,7 +97,11 @@ def run_here(case: Case) -> int:
 
 def _main(case: Case) -> None:
     failpoint.arm(case.failpoint)
-    raise SystemExit(run_here(case))
+    try:
+        code = run_here(case)
+    except HeadraceError as error:
+        code = error.exit_code
+    raise SystemExit(code)
 
 
 def start(case: Case) -> multiprocessing.process.BaseProcess:

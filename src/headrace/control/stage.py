@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from contextlib import ExitStack, closing
 from typing import Any
 
 from headrace import catalog
-from headrace.engine.executors import Opened, serve
+from headrace.engine.executors import Opened, error_to_json, serve
+from headrace.errors import HeadraceError
 
 
 def main() -> None:
     hello = json.loads(sys.stdin.readline())
-    source = catalog.source(hello["source"]["connector"], hello["source"]["settings"])
-    target = catalog.target(hello["target"]["connector"], hello["target"]["settings"])
     lock = threading.Lock()
     out = sys.stdout
     sys.stdout = sys.stderr  # whatever a driver prints must not get between the answers
@@ -27,11 +27,17 @@ def main() -> None:
             out.write(json.dumps(data) + "\n")
             out.flush()
 
-    try:
+    with ExitStack() as opened:
+        try:
+            source, target = (
+                opened.enter_context(closing(open(hello[side]["connector"], hello[side]["settings"])))
+                for side, open in (("source", catalog.source), ("target", catalog.target))
+            )
+        except HeadraceError as error:
+            for _ in sys.stdin:
+                answer(error_to_json(error))
+            return
         serve(sys.stdin, answer, Opened(source, target, catalog.transform))
-    finally:
-        source.close()
-        target.close()
 
 
 if __name__ == "__main__":

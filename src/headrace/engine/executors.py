@@ -148,11 +148,16 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None], opened: Opened) 
             result = stage_piece(piece, opened.source, opened.target, Stop(), watch)
             last: dict[str, Any] = {"result": result.to_json()}
         except HeadraceError as error:
-            rejects = [r.to_json() for r in error.rejects] if isinstance(error, TooManyRejects) else []
-            last = {"error": {**error.as_dict(), "class": type(error).__name__, "rejects": rejects}}
+            last = error_to_json(error)
         ended.set()
         heart.join()
         answer(last)
+
+
+def error_to_json(error: HeadraceError) -> dict[str, Any]:
+    """A worker's answer that stands for an error."""
+    rejects = [r.to_json() for r in error.rejects] if isinstance(error, TooManyRejects) else []
+    return {"error": {**error.as_dict(), "class": type(error).__name__, "rejects": rejects}}
 
 
 def _error(data: dict[str, Any]) -> HeadraceError:
