@@ -29,10 +29,9 @@ def main() -> None:
 
     with ExitStack() as opened:
         try:
-            source, target = (
-                opened.enter_context(closing(open(hello[side]["connector"], hello[side]["settings"])))
-                for side, open in (("source", catalog.source), ("target", catalog.target))
-            )
+            reads, writes = hello["source"], hello["target"]
+            source = opened.enter_context(closing(catalog.source(reads["connector"], reads["settings"])))
+            target = opened.enter_context(closing(catalog.target(writes["connector"], writes["settings"])))
         except HeadraceError as error:
             for _ in sys.stdin:
                 answer(error_to_json(error))
