@@ -57,10 +57,11 @@ def _root(
 
 def main() -> None:
     """Run the command line of this process, and end the process."""
-    sys.exit(_main(sys.argv[1:]))
+    sys.exit(invoke(sys.argv[1:]))
 
 
-def _main(arguments: list[str]) -> int:
+def invoke(arguments: list[str]) -> int:
+    """Run one command line in this process; gives its exit code."""
     if "_HEADRACE_COMPLETE" in os.environ:
         from typer._completion_classes import completion_init
 

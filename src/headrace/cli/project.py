@@ -97,7 +97,8 @@ class Project:
                     try:
                         catalog.transform(step.name, step.settings)
                     except (ConfigError, NotFoundError) as error:
-                        yield self._at((*path, "settings"), error)
+                        part = "name" if isinstance(error, NotFoundError) else "settings"
+                        yield self._at((*path, part), error)
             except HeadraceError as error:
                 yield error
 

@@ -54,7 +54,7 @@ pipelines:
     # transforms:
     #   - name: hash
     #     streams: [public.customers]
-    #     settings: {{columns: [email]}}
+    #     settings: {{columns: [email], salt: "${{SALT}}"}}
     # schema_policy: evolve # or ignore, pause, fail
     # tuning:
     #   parallelism: 4

@@ -195,6 +195,7 @@ def named(session: Session, name: str, ends: Ends = Ends(), choice: Choice = Cho
     id = project.pipeline_id(name)
     pipeline = entry.pipeline(id, id)
     source, target = session.connection(entry.source), session.connection(entry.target)
+    session.hide_transforms(pipeline.transforms)
     streams = pipeline.streams
     if ends.stream:
         streams = tuple(_narrowed(s, streams, name) for s in ends.stream)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument
 
 from headrace.cli.command import INTERRUPTED, TERMINATED
+from headrace.cli.progress import STYLES, SUMMARY, Follower, run_json
 from headrace.cli.request import Choice, Ends, Knobs, Order
-from headrace.cli.screen import Screen
+from headrace.cli.screen import Screen, error_json
+from headrace.model.run import ErrorReport, Run, RunStatus
 
 if TYPE_CHECKING:
     from headrace.cli.session import Session
     from headrace.engine.stop import Stop
-    from headrace.model.run import Run
 
 _LOOK = 0.1  # seconds between two looks at what is new
 
@@ -70,13 +71,13 @@ class _Shift:
         self.codes: list[int] = []
 
     def work(self, order: Order) -> None:
-        from headrace.cli.progress import Follower
         from headrace.control.pipelines import job
         from headrace.control.runs import exit_code
         from headrace.engine.stop import Stop
 
         platform = self.session.platform
-        pipeline = platform.pipelines.remember(order.pipeline, order.source, order.target)
+        pipeline = order.pipeline
+        platform.pipelines.remember(pipeline, order.source, order.target)
         ready = job(pipeline, order.source, order.target)
         self.stop = stop = Stop()
         follower = Follower(self.screen, pipeline.name)
@@ -105,8 +106,7 @@ class _Shift:
         self.codes.append(exit_code(end))
         self._show(end, follower)
 
-    def _show(self, run: Run, follower: Any) -> None:
-        from headrace.cli.progress import SUMMARY, run_json
+    def _show(self, run: Run, follower: Follower) -> None:
 
         shown = run_json(run, follower.tracks)
         self.done.append(shown)
@@ -123,14 +123,15 @@ class _Shift:
             self.screen.warn(
                 f"{rejected:,} rows were rejected; see them with: headrace rejects {run.pipeline}"
             )
-        self.screen.say(
-            f"{run.pipeline}: {run.status.value}; the log is in: headrace logs {run.id}", verbose=True
-        )
+        seconds = shown["seconds"] or 0.0
+        words = f"{run.pipeline}: {run.status.value}, {shown['read']:,} rows in {seconds:.1f} s"
+        if run.status is RunStatus.CANCELLED:
+            words += "; the same command carries on"
+        self.screen.say(words, style=STYLES[run.status.value])
+        self.screen.say(f"the log is in: headrace logs {run.id}", verbose=True)
 
     def _failed(self, pipeline: str, error: BaseException) -> None:
-        from headrace.cli.screen import error_json
         from headrace.engine.retry import report
-        from headrace.model.run import ErrorReport
 
         if self.screen.debug:
             self.screen.trace("".join(traceback.format_exception(error)))

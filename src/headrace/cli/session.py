@@ -17,10 +17,10 @@ from headrace.cli.project import FILE, Project, find, load
 from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
-from headrace.control.endpoint import Endpoint
+from headrace.control.endpoint import Endpoint, secrets
 from headrace.control.platform import Platform
 from headrace.errors import NotFoundError
-from headrace.model.pipeline import Pipeline
+from headrace.model.pipeline import Pipeline, TransformStep
 
 FOLDER = Path(".headrace")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -108,6 +108,12 @@ class Session(AbstractContextManager["Session"]):
         endpoint = self._hidden(Endpoint.nameless(spec.name, settings))
         spec.config.parse(settings)
         return endpoint
+
+    def hide_transforms(self, steps: Iterable[TransformStep]) -> None:
+        """Keep the secrets of transforms off the screen."""
+        for step in steps:
+            if spec := catalog.transforms().get(step.name):
+                self.screen.hide(secrets(spec.config, step.settings))
 
     def _hidden(self, endpoint: Endpoint) -> Endpoint:
         self.screen.hide(endpoint.secrets(), endpoint.words())

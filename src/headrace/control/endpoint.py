@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from headrace import catalog
-from headrace.connector import ConnectorSpec, Source, Target
+from headrace.connector import Config, ConnectorSpec, Source, Target
 from headrace.model.connection import Connection
 
 
@@ -26,7 +26,7 @@ class Endpoint:
     @classmethod
     def nameless(cls, connector: str, settings: Mapping[str, Any]) -> Endpoint:
         """An endpoint without a name of its own: it follows from the settings that are no secret."""
-        plain = public(catalog.connector(connector), settings)
+        plain = public(catalog.connector(connector).config, settings)
         text = json.dumps(plain, sort_keys=True, default=str)
         return cls(
             name=f"{connector}-{hashlib.sha256(text.encode()).hexdigest()[:8]}",
@@ -53,18 +53,13 @@ class Endpoint:
             id=self.name,
             name=self.name,
             connector=self.connector,
-            settings=public(spec, self.settings),
+            settings=public(spec.config, self.settings),
             secrets=tuple(sorted(spec.config.secret_fields() & set(_flat(self.settings)))),
         )
 
     def secrets(self) -> Iterator[str]:
         """The secret values, for those who must keep them off a screen."""
-        flat = _flat(self.settings)
-        for path in self.spec.config.secret_fields():
-            if isinstance(value := flat.get(path), SecretStr):
-                yield value.get_secret_value()
-            elif value:
-                yield str(value)
+        yield from secrets(self.spec.config, self.settings)
 
     def words(self) -> Iterator[str]:
         """The values that are no secret."""
@@ -75,9 +70,19 @@ class Endpoint:
         )
 
 
-def public(spec: ConnectorSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
+def public(config: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings without those that are secret."""
-    return _without(settings, spec.config.secret_fields(), "")
+    return _without(settings, config.secret_fields(), "")
+
+
+def secrets(config: type[Config], settings: Mapping[str, Any]) -> Iterator[str]:
+    """The values of those that are secret."""
+    flat = _flat(settings)
+    for path in config.secret_fields():
+        if isinstance(value := flat.get(path), SecretStr):
+            yield value.get_secret_value()
+        elif value:
+            yield str(value)
 
 
 def _without(settings: Mapping[str, Any], hidden: frozenset[str], prefix: str) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from headrace import catalog
 from headrace.connector import Selection
 from headrace.control.connections import discover
-from headrace.control.endpoint import Endpoint
+from headrace.control.endpoint import Endpoint, public
 from headrace.engine.plan import Job
 from headrace.errors import NotFoundError
 from headrace.model.connection import Connection
-from headrace.model.pipeline import Pipeline, StreamChoice
+from headrace.model.pipeline import Pipeline, StreamChoice, TransformStep
 from headrace.store import Store
 
 
@@ -38,7 +38,11 @@ class Pipelines:
         return source, target
 
     def remember(self, pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Pipeline:
-        """Store the pipeline as it is now, and where it reads and writes: without any secret."""
+        """Store the pipeline as it is now, and where it reads and writes: without any secret.
+
+        Gives what was stored; to run it, hand `job` the pipeline with its secrets.
+        """
+        pipeline = replace(pipeline, transforms=tuple(_without_secrets(t) for t in pipeline.transforms))
         for endpoint in (source, target):
             self._remember(endpoint.connection())
         try:
@@ -57,6 +61,11 @@ class Pipelines:
             return
         if (known.connector, known.settings) != (connection.connector, connection.settings):
             self._store.connections.save(replace(connection, version=known.version))
+
+
+def _without_secrets(step: TransformStep) -> TransformStep:
+    spec = catalog.transforms().get(step.name)  # an unknown one is reported by the run
+    return replace(step, settings=public(spec.config, step.settings)) if spec else step
 
 
 def job(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Job:
