@@ -8,6 +8,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -279,8 +280,6 @@ def test_a_delete_cannot_be_appended(lake: Lake) -> None:
 def test_any_name_makes_a_table_inside_the_warehouse(
     lake: Lake, tmp_path: Path, name: str, namespace: str | None
 ) -> None:
-    from dataclasses import replace
-
     odd = replace(
         stream(key=("a.b",), **{"a.b": pa.int64(), 'it"s': pa.string(), "é ü": pa.int32()}),
         name=name,
