@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from headrace.cli.positions import position_text
 from headrace.cli.request import Choice, Ends, Knobs
 from headrace.cli.screen import Column, Screen, error_json
 from headrace.model.run import ErrorReport
@@ -91,5 +92,5 @@ _COLUMNS = (
     Column("action", "action", style=lambda row: _ACTIONS[row["action"]]),
     Column("columns", _columns),
     Column("rows", lambda row: None if row["rows"] is None else f"~{row['rows']:,}", right=True),
-    Column("from", lambda row: row["position"] or "the start"),
+    Column("from", lambda row: position_text(row["position"])),
 )

@@ -17,6 +17,8 @@ from headrace.model.run import ErrorReport
 if TYPE_CHECKING:
     from headrace.engine.plan import Outlook
 
+_LONG = 70  # characters
+
 Pipeline = Annotated[str, Argument(help="A pipeline of headrace.yaml, or one that ran before.")]
 
 
@@ -84,16 +86,18 @@ def _remembered(row: Mapping[str, Any]) -> str:
     if row["remembered"] is None:
         return "–"
     position = row["remembered"]["position"] or None
-    return "the same" if position == row["position"] else _json(position)
+    return "the same" if position == row["position"] else position_text(position)
 
 
-def _json(position: Any) -> str:
-    return json.dumps(position, ensure_ascii=False, default=str) if position else "the start"
+def position_text(position: Any) -> str:
+    """A position in a table; the JSON output has it whole."""
+    text = json.dumps(position, ensure_ascii=False, default=str) if position else "the start"
+    return text if len(text) <= _LONG else f"{text[: _LONG - 1]}…"
 
 
 _STATE = (
     Column("stream", "stream"),
-    Column("in the target", lambda row: _json(row["position"])),
+    Column("in the target", lambda row: position_text(row["position"])),
     Column("remembered", _remembered),
     Column("saved", lambda row: ((row["remembered"] or {}).get("saved_at") or "–")[:19].replace("T", " ")),
 )
@@ -137,9 +141,10 @@ def rewind(
         outlook = outlooks[pick(outlooks, stream, "stream")]
         if outlook.error:
             raise outlook.error
-        again = "everything" if not position else f"what comes after {_json(position)}"
+        again = "everything" if not position else f"what comes after {position_text(position)}"
         rows = f", about {outlook.rows:,} rows in all" if outlook.rows else ""
-        screen.say(f"{stream} stands at {_json(outlook.position)}; the next run will read {again}{rows}")
+        now = position_text(outlook.position)
+        screen.say(f"{stream} stands at {now}; the next run will read {again}{rows}")
         if outlook.read is ReadMode.FULL:
             screen.warn("this stream is read in full each time: its position decides nothing")
         if outlook.write is WriteMode.APPEND:
@@ -171,8 +176,8 @@ def _position(text: str) -> dict[str, Any]:
 
 _REWOUND = (
     Column("stream", "stream"),
-    Column("before", lambda row: _json(row["before"])),
-    Column("now", lambda row: _json(row["after"])),
+    Column("before", lambda row: position_text(row["before"])),
+    Column("now", lambda row: position_text(row["after"])),
 )
 
 

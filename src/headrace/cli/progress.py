@@ -144,9 +144,12 @@ class Follower:
             return
         counts = progress.counts
         known = f" of about {progress.expected:,}" if progress.expected and track.ended is None else ""
-        words = [f"{counts.read:,}{known} rows", f"{track.rate(now):,.0f} rows/s", size(counts.bytes)]
+        words = [f"{counts.read:,}{known} rows"]
+        if counts.read:
+            words += [f"{track.rate(now):,.0f} rows/s", size(counts.bytes)]
         if track.ended is not None:
-            words.insert(0, progress.status.value)
+            why = f": {progress.error.code}" if progress.error else ""
+            words.insert(0, f"{progress.status}{why}")
             words.append(f"{track.seconds(now):.1f} s")
         elif (left := track.left(now)) is not None:
             words.append(f"{clock(left)} left")

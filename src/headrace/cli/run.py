@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument
@@ -15,7 +16,7 @@ from typer import Argument
 from headrace.cli.command import INTERRUPTED, TERMINATED
 from headrace.cli.progress import STYLES, SUMMARY, Follower, run_json
 from headrace.cli.request import Choice, Ends, Knobs, Order
-from headrace.cli.screen import Screen, error_json
+from headrace.cli.screen import Screen
 from headrace.model.run import ErrorReport, Run, RunStatus
 
 if TYPE_CHECKING:
@@ -138,9 +139,8 @@ class _Shift:
         shown = ErrorReport.of(report(error))
         self.codes.append(shown.exit_code)
         self.screen.complain(shown, about=pipeline)
-        self.done.append(
-            {"run": None, "pipeline": pipeline, "status": "failed", "error": error_json(shown), "streams": []}
-        )
+        run = Run(id="", pipeline=pipeline, status=RunStatus.FAILED, queued_at=datetime.now(UTC), error=shown)
+        self.done.append(run_json(run) | {"run": None})
         if self.screen.format == "ndjson":
             self.screen.event("run", self.done[-1])
 

@@ -91,6 +91,7 @@ class _Running:
         streams: Sequence[StreamProgress] = ()
         with self.store.attempt(run.id, self.lease) as attempt:
             state = Watched(attempt, self.watcher)
+            state.log("info", f"attempt {run.attempt} of run {run.id} starts, epoch {state.epoch}")
             try:
                 streams = execute(self.job, state, self.stop)
             except Fenced:
@@ -106,6 +107,8 @@ class _Running:
                 state.log("warning", f"{fault.code}: {fault.message}; trying again in {wait:.1f} s")
             elif error:
                 state.log("error", f"{error.code}: {error.message}")
+            for stream in streams:
+                state.log("info", _account(stream), stream.stream)
             attempt.close(shown)
         if not error and all(s.status is StreamStatus.SUCCEEDED for s in streams):
             return wait, RunStatus.SUCCEEDED, None
@@ -130,6 +133,13 @@ def verdict(errors: Sequence[ErrorReport | None]) -> int:
     """The exit code of several things: that of their class of error if all failed alike, else partial."""
     codes = {error.exit_code if error else 0 for error in errors}
     return codes.pop() if len(codes) == 1 else PARTIAL if codes else 0
+
+
+def _account(stream: StreamProgress) -> str:
+    counts = stream.counts
+    parts = [f"{counts.read} read", f"{counts.written} written", f"{counts.rejected} rejected"]
+    parts += [f"{rows} skipped ({rule})" for rule, rows in counts.skipped.items()]
+    return f"{stream.status}: {', '.join(parts)}"
 
 
 def _passing(streams: Sequence[StreamProgress]) -> TransientError | None:
