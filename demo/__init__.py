@@ -1,0 +1,1 @@
+"""The main job, shown on a throw-away PostgreSQL: `python -m demo`."""
