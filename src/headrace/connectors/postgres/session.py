@@ -33,16 +33,19 @@ _UNSET = {
 }
 _FILES = ("passfile", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslcrldir")
 
-# What the text of a value depends on. Set after connecting, since PGTZ and PGDATESTYLE would win over
-# `options`, and poolers refuse those.
+# What the text of a value depends on, and how long we may take. Set after connecting, since PGTZ and
+# PGDATESTYLE would win over `options`, and poolers refuse those.
 _SETTINGS = {
     "DateStyle": "ISO, YMD",
     "TimeZone": "UTC",
     "IntervalStyle": "iso_8601",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    "lc_monetary": "C",
     "xmloption": "content",
+    "standard_conforming_strings": "on",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "lock_timeout": "30s",
     "lc_messages": "C",
 }
 
