@@ -136,11 +136,7 @@ def test_every_file_named_in_a_page_exists() -> None:
     roots = (ROOT, ROOT / "src/headrace", ROOT / "docs", ROOT / "tests")
     for page in WRITTEN:
         for name in code(page):
-            if (
-                re.fullmatch(r"[\w.-]+(/[\w.-]+)+/?|\w+\.(py|md|toml|lock)", name)
-                and "./." not in name
-                and ".venv" not in name
-            ):
+            if re.fullmatch(r"[a-z]\w+(/[\w.-]+)+/?|\w+\.(py|md|toml|lock)", name) and ".venv" not in name:
                 stem = [root / name for root in roots] + [root / f"{name}.py" for root in roots]
                 numbered = list((ROOT / "docs").glob(f"{name.removeprefix('docs/')}-*.md"))
                 assert any(path.exists() for path in stem) or numbered, f"{page.name} names {name}"
@@ -154,6 +150,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page.name} links to {link}"
         if anchor:
             assert target.suffix == ".py" and anchor in proofs_in(target), f"{page.name} links to {link}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, pending = set(), [ROOT / "README.md"]
+    while pending:
+        page = pending.pop()
+        reached.add(page)
+        links = re.findall(r"\]\(([^)\s#]+\.md)\)", page.read_text())
+        pending += [p for link in links if (p := (page.parent / link).resolve()) not in reached]
+    unlinked = {page for page in PAGES if page not in reached and page not in DECISIONS}
+    assert unlinked <= {ROOT / "CHANGELOG.md"}
 
 
 def test_every_variable_of_the_environment_is_in_a_page() -> None:
