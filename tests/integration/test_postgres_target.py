@@ -403,8 +403,9 @@ def test_awkward_names_are_names(
     assert target.describe(stream) == target.image(stream) == stream.schema
     found = query(
         postgres_url,
-        "SELECT nspname, relname, octet_length(relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
-        "WHERE relkind = 'r' AND relname NOT LIKE '\\_headrace%' AND nspname NOT LIKE 'pg\\_%' "
+        "SELECT nspname, relname, octet_length(relname) FROM pg_class c "
+        "JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind = 'r' "
+        "AND relname NOT LIKE '\\_headrace%' AND nspname NOT LIKE 'pg\\_%' "
         "AND nspname <> 'information_schema'",
     )
     assert len(found) == 1

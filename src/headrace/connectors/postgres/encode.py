@@ -16,7 +16,7 @@ from headrace.connectors.postgres.image import Type, is_binary, is_list, is_text
 
 _DAY = 86_400_000_000  # microseconds
 _YEAR_1_DAYS, _YEAR_10000_DAYS = -719_162, 2_932_897
-_YEAR_1_MICROS, _YEAR_10000_MICROS = _YEAR_1_DAYS * _DAY, _YEAR_10000_DAYS * _DAY
+_TICKS = {"s": 86_400, "ms": 86_400_000, "us": _DAY, "ns": _DAY * 1_000}  # a day
 _CSV = csv.WriteOptions(include_header=False, quoting_style="needed")
 
 
@@ -45,6 +45,8 @@ def plain(array: pa.Array) -> pa.Array:
 def to_copy(array: pa.Array, type: Type) -> pa.Array:
     """An array that the CSV writer spells as PostgreSQL reads it."""
     array = plain(array)
+    if is_binary(array.type) and type.name != "bytea":
+        return _hex(array, "")  # a uuid
     if type.array or type.name in ("json", "jsonb") or kind.is_nested(array.type):
         return to_text(array, json_too=not type.array)
     if kind.is_float16(array.type):
@@ -129,7 +131,13 @@ def _quoted(text: pa.Array) -> pa.Array:
 
 
 def _wrap(before: str, text: pa.Array, after: str) -> pa.Array:
-    return pc.binary_join_element_wise(before, text, after, "")
+    kind_of_text = text.type  # a large_string joins with its like alone
+    return pc.binary_join_element_wise(
+        *(
+            pa.scalar(part, kind_of_text) if isinstance(part, str) else part
+            for part in (before, text, after, "")
+        )
+    )
 
 
 def _array_literal(array: pa.Array) -> pa.Array:
@@ -144,7 +152,7 @@ def _relist(array: pa.Array, values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, values, mask=array.is_null() if array.null_count else None)
 
 
-def _hex(array: pa.Array) -> pa.Array:
+def _hex(array: pa.Array, prefix: str = "\\x") -> pa.Array:
     r"""`\x0aff` for each value."""
     array = array.cast(pa.large_binary())
     _, offset_buffer, data = array.buffers()
@@ -153,7 +161,7 @@ def _hex(array: pa.Array) -> pa.Array:
     digits = data.slice(start, end - start).to_pybytes().hex().encode() if data is not None else b""
     doubled = pa.py_buffer(((offsets - start) * 2).tobytes())
     text = pa.Array.from_buffers(pa.large_string(), len(array), [None, doubled, pa.py_buffer(digits)])
-    return pc.if_else(array.is_valid(), _wrap("\\x", text, ""), pa.scalar(None, pa.large_string()))
+    return pc.if_else(array.is_valid(), _wrap(prefix, text, ""), pa.scalar(None, pa.large_string()))
 
 
 def _time(array: pa.Array) -> pa.Array:
@@ -170,10 +178,11 @@ def _micros(array: pa.Array) -> pa.Array:
 
 
 def _timestamp(array: pa.Array) -> pa.Array:
-    micros, zone = _micros(array), "+00" if array.type.tz else ""
-    if _within(micros, _YEAR_1_MICROS, _YEAR_10000_MICROS):
-        return _wrap("", micros.cast(pa.timestamp("us")).cast(pa.string()), zone)
-    return pa.array([v if v is None else _far(v, "us", zone) for v in micros.to_pylist()], pa.string())
+    unit, zone = array.type.unit, "+00" if array.type.tz else ""
+    ticks = array.cast(pa.int64())
+    if _within(ticks, _YEAR_1_DAYS * _TICKS[unit], _YEAR_10000_DAYS * _TICKS[unit]):
+        return _wrap("", _micros(array).cast(pa.timestamp("us")).cast(pa.string()), zone)
+    return pa.array([v if v is None else _far(v, unit, zone) for v in ticks.to_pylist()], pa.string())
 
 
 def _date(array: pa.Array) -> pa.Array:
@@ -188,7 +197,7 @@ def _within(array: pa.Array, start: int, end: int) -> bool:
     return not least.is_valid or bool(start <= least.as_py() and most.as_py() < end)
 
 
-def _far(value: int, unit: Literal["D", "us"], zone: str = "") -> str:
+def _far(value: int, unit: Literal["D", "s", "ms", "us", "ns"], zone: str = "") -> str:
     """A day or a moment outside the years 1 to 9999, which Arrow does not spell as PostgreSQL does."""
     day, _, time = str(np.datetime64(value, unit)).partition("T")
     year, rest = day.lstrip("-").split("-", 1)

@@ -133,9 +133,11 @@ class StagingWriter(Writer):
         spared = f" OR {CHANGE} = {Change.DELETE:d} OR {UNCHANGED} IS NOT NULL" if layout.upsert else ""
         parts: list[sql.Composable] = [_column(name, type) for name, type in wanted.items()]
         parts += [
-            sql.SQL(f"CHECK (({condition}){spared})")
-            for columns, condition in table.checks
-            if columns <= wanted.keys()
+            sql.SQL("CONSTRAINT {} CHECK {}").format(
+                sql.Identifier(check.name), sql.SQL(f"(({check.condition}){spared})")
+            )
+            for check in table.checks
+            if check.columns <= wanted.keys()
         ]
         self._session.execute(
             sql.SQL("CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = false)").format(
@@ -173,7 +175,8 @@ class StagingWriter(Writer):
         except _REFUSALS as error:
             if rows.num_rows == 1:
                 reason = error.diag.message_primary or "the server refuses the row"
-                return [(first, ("postgres.value.refused", reason))]
+                fault = "postgres.value.refused", reason.replace(self._table, self._place.table)
+                return [(first, fault)]
             half = rows.num_rows // 2
             return self._copy(rows.slice(0, half), first) + self._copy(rows.slice(half), first + half)
         self._bytes += len(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -33,16 +34,24 @@ class Column:
     generated: bool
 
 
+class Check(NamedTuple):
+    """A CHECK of a table: the columns it looks at, and its condition in SQL."""
+
+    name: str
+    columns: frozenset[str]
+    condition: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table that stands in the database; `checks` are the columns and the condition of each CHECK."""
+    """A table that stands in the database; `unique` are the keys that an upsert can rely on."""
 
     name: sql.Identifier
     kind: str
     ours: bool
     columns: dict[str, Column]
     unique: tuple[frozenset[str], ...]
-    checks: tuple[tuple[frozenset[str], str], ...]
+    checks: tuple[Check, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +108,7 @@ WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indimmediate
   AND i.indpred IS NULL AND i.indexprs IS NULL
 """
 _CHECKS = """
-SELECT (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
+SELECT c.conname::text, (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)),
        pg_catalog.pg_get_expr(c.conbin, c.conrelid)
 FROM pg_catalog.pg_constraint c WHERE c.conrelid = %s AND c.contype = 'c' AND NOT 0 = ANY (c.conkey)
@@ -139,7 +148,9 @@ def read_table(session: Session, place: Place) -> Table | None:
         ours=comment == OURS,
         columns=columns,
         unique=tuple(frozenset(row[0]) for row in session.execute(_UNIQUE, (oid,))),
-        checks=tuple((frozenset(row[0] or ()), row[1]) for row in session.execute(_CHECKS, (oid,))),
+        checks=tuple(
+            Check(row[0], frozenset(row[1] or ()), row[2]) for row in session.execute(_CHECKS, (oid,))
+        ),
     )
 
 
