@@ -1,6 +1,5 @@
 """Local folders as a storage: atomic writes, patterns, and no way out of the root."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def test_an_upload_is_seen_only_once_finished(tmp_path: Path) -> None:
         broken.write(b"half")
         raise ValueError("stop")
     assert [o.key for o in store.list()] == ["a/b.bin"]
-    assert os.listdir(tmp_path / "a") == ["b.bin"]
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.bin"]
 
 
 def test_only_one_writer_creates_a_key(tmp_path: Path) -> None:
@@ -32,7 +31,7 @@ def test_only_one_writer_creates_a_key(tmp_path: Path) -> None:
     assert store.put_if_absent("m/1.json", b"first")
     assert not store.put_if_absent("m/1.json", b"second")
     assert store.read("m/1.json") == b"first"
-    assert os.listdir(tmp_path / "m") == ["1.json"]
+    assert [p.name for p in (tmp_path / "m").iterdir()] == ["1.json"]
 
 
 def test_put_replaces_and_delete_forgives_what_is_gone(tmp_path: Path) -> None:

@@ -1,0 +1,87 @@
+"""parquet: types from the footer, one row group in memory at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headrace.connector.files import values
+from headrace.connector.files.part import Part, RowError, Sample, shorten
+from headrace.errors import DataError
+
+_ROWS = 65_536
+
+
+def inspect(file: IO[bytes], name: str, size: int) -> Sample:
+    """Columns from the footer; `size` is that of the file."""
+    with _translated(name):
+        parquet = pq.ParquetFile(file)
+    schema = parquet.schema_arrow
+    if len(set(schema.names)) < len(schema.names):
+        raise DataError(
+            "files.repeated_column",
+            f"{name} has two columns of one name",
+            remedy="Write the file with a name of its own for each column.",
+        )
+    typed = pa.schema([(f.name, values.normal(f.type)) for f in schema])
+    return Sample(typed, parquet.metadata.num_rows, size)
+
+
+def read(file: IO[bytes], name: str, schema: pa.Schema) -> Iterator[Part]:
+    """The rows as `schema`; its columns that the file lacks are null, others of the file are left out."""
+    with _translated(name):
+        parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+    wanted = [n for n in schema.names if n in parquet.schema_arrow.names]
+    first = 1
+    for group in range(parquet.num_row_groups):
+        batches = parquet.iter_batches(_ROWS, row_groups=[group], columns=wanted)
+        while True:
+            with _translated(name):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            yield _part(batch, schema, first)
+            first += batch.num_rows
+
+
+def _part(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> Part:
+    present = set(batch.schema.names)
+    bad: dict[str, np.ndarray] = {}
+    columns = []
+    for field in schema:
+        if field.name not in present:
+            columns.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        array, mask = values.cast(batch.column(field.name), field.type)
+        columns.append(array)
+        if mask is not None:
+            bad[field.name] = mask.to_numpy(zero_copy_only=False)
+    rows = pa.RecordBatch.from_arrays(columns, schema=schema)
+    if not bad:
+        return Part(rows, [])
+    any_bad = np.logical_or.reduce(list(bad.values()))
+    errors = []
+    for row in np.flatnonzero(any_bad).tolist():
+        column = next(c for c, mask in bad.items() if mask[row])
+        shown = {c: shorten(str(v[0])) for c, v in batch.slice(row, 1).to_pydict().items()}
+        reason = f"{column}: {shown[column][:60]} is no {values.describe(schema.field(column).type)}"
+        errors.append(RowError(first + row, "TYPE_MISMATCH", reason, shown))
+    return Part(rows.filter(pa.array(~any_bad)), errors)
+
+
+@contextlib.contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError):
+        raise DataError(
+            "files.corrupt",
+            f"{name} is no parquet file that can be read: it is damaged, cut off or encrypted",
+            field="format",
+            remedy="Check that the file is parquet, is whole, and is not encrypted.",
+        ) from None

@@ -1,0 +1,45 @@
+"""What the readers of all formats give back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+_SHOWN = 4096
+
+
+class RowError(NamedTuple):
+    """A row that can't go on; `line` is that of the text file, or the row's number in other formats."""
+
+    line: int
+    code: str
+    reason: str
+    row: Mapping[str, Any] | str | None = None
+
+
+class Part(NamedTuple):
+    """Rows of the schema asked for, and those of the same stretch that could not be had."""
+
+    rows: pa.RecordBatch
+    errors: list[RowError]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the beginning of a file tells. `rows` were found in `bytes`; `whole` says that this was all."""
+
+    schema: pa.Schema
+    rows: int = 0
+    bytes: int = 0
+    whole: bool = True
+
+
+def shorten(text: Any) -> Any:
+    """At most 4 KiB of a text, and only what UTF-8 can hold, for a reject; other values pass."""
+    if not isinstance(text, str):
+        return text
+    text = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return text.encode(errors="backslashreplace").decode()
