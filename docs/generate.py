@@ -130,6 +130,8 @@ def _walk(
             if "$ref" in choice:
                 found = defs[choice["$ref"].rpartition("/")[2]]
                 inner = found if "properties" in found else inner
+                if "description" in found:  # pydantic leaves out a sentence that both have
+                    field.setdefault("description", found["description"])
                 if inner is None:
                     field.update({k: v for k, v in found.items() if k != "description"})
         required = name in model.get("required", ())
