@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_a_store_that_is_held_for_too_long_is_busy(
         assert store.runs.queue("p1").pipeline == "p1"
 
 
+def test_a_restored_file_that_somebody_still_writes_to_is_waited_for(
+    tmp_path: Path, keys: MasterKeys
+) -> None:
+    other = sqlite3.connect(tmp_path / "h.db", isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE restored (a)")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("INSERT INTO restored VALUES (1)")
+    ended = threading.Timer(0.3, other.execute, ["COMMIT"])
+    ended.start()
+    with Store.open(f"sqlite:///{tmp_path}/h.db", keys=keys) as store:
+        assert store.runs.list() == []
+    ended.join()
+    other.close()
+
+
 def test_a_full_disk_is_named_and_passes(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/small.db")
     with database.write() as connection:
@@ -95,11 +111,12 @@ def test_what_the_server_says_is_told_in_our_words(
     database.close()
 
 
-def test_an_error_that_is_our_own_bug_stays_one(store_url: str, keys: MasterKeys) -> None:
-    Store.open(store_url, keys=keys).close()
+def test_an_error_that_is_our_own_bug_stays_one_and_shows_no_values(store_url: str) -> None:
     database = Database(store_url)
-    with pytest.raises(sa.exc.DBAPIError), database.read() as connection:
-        connection.exec_driver_sql("SELEKT 1")
+    with pytest.raises(sa.exc.DBAPIError) as raised, database.read() as connection:
+        connection.execute(sa.text("SELEKT :value"), {"value": "customer data"})
+    assert "SELEKT" in str(raised.value)
+    assert "customer data" not in str(raised.value)
     database.close()
 
 

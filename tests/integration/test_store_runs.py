@@ -11,6 +11,8 @@ import pytest
 from headrace.errors import ConflictError, Fenced
 from headrace.model.run import TRANSITIONS, ErrorReport, Run, RunStatus
 from headrace.store import Lease, Store
+from headrace.store.database import Database
+from headrace.store.leases import hold
 from tests.integration.store_samples import GONE, MINUTE, save_pipeline, start_run
 
 BROKEN = ErrorReport(code="postgres.away", message="no answer\0", remedy="Wait.", exit_code=6)
@@ -141,6 +143,22 @@ def test_a_lease_that_nobody_took_over_is_still_its_holders(store: Store) -> Non
     assert renewed.expires_at > lease.expires_at
     with pytest.raises(ConflictError):
         store.leases.acquire("p1", "w2", MINUTE)
+
+
+def test_a_takeover_waits_for_what_is_being_written_under_the_lease(store: Store, store_url: str) -> None:
+    save_pipeline(store)
+    lease = store.leases.acquire("p1", "w1", GONE)
+    database = Database(store_url)
+    taken: list[Lease] = []
+    other = threading.Thread(target=lambda: taken.append(store.leases.acquire("p1", "w2", MINUTE)))
+    with database.write() as transaction:
+        hold(transaction, lease)
+        other.start()
+        time.sleep(0.3)
+        assert taken == []
+    other.join()
+    assert [lease.epoch for lease in taken] == [2]
+    database.close()
 
 
 def test_a_released_lease_is_free_at_once_and_keeps_counting_epochs(store: Store) -> None:

@@ -166,7 +166,7 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     for process in started:
         assert process.stdin

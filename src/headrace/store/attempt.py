@@ -164,7 +164,6 @@ class Attempt:
                 return
             try:
                 with self._write() as transaction:
-                    lock_run(transaction, self.run)
                     if streams:
                         rows = [self._progress_row(progress) for progress in streams.values()]
                         transaction.execute(self._database.put(run_streams), rows)

@@ -169,7 +169,7 @@ def _make_file(url: URL) -> None:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switching to WAL needs the file for itself, and does not wait for it by itself."""
+    """A file that is not in WAL yet can't switch while somebody writes, and SQLite does not wait for that."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:
