@@ -73,8 +73,9 @@ class PostgresServer:
                   "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
         options = [f"-c{name}={value}" for name, value in self.settings.items()]
         self._log = (self.folder / "log").open("wb")
+        where = ["-D", data, "-p", str(self.port), "-h", self.host, "-k", self.folder]
         self._process = subprocess.Popen(
-            [self._bin / "postgres", "-D", data, "-p", str(self.port), "-h", self.host, "-k", self.folder, *options],
+            [self._bin / "postgres", *where, *options],
             stdout=self._log, stderr=self._log, **self._as,  # type: ignore[call-overload]
         )  # fmt: skip
         self._wait_ready()

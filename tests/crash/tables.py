@@ -17,33 +17,37 @@ Target = tuple[str, Mapping[str, Any]]
 """The name of a connector and its settings."""
 
 
-def read_table(target: Target, stream: str, columns: pa.Schema) -> pa.Table:
+Name = tuple[str | None, str]
+
+
+def read_table(target: Target, stream: str, columns: pa.Schema, namespace: str | None = None) -> pa.Table:
     """All rows of the stream's table, with the columns and types of `columns`."""
     connector, settings = target
     read = {"iceberg": _iceberg, "parquet": _parquet, "postgres": _postgres}[connector]
-    return read(settings, stream, columns).select(columns.names).cast(columns)
+    return read(settings, (namespace, stream), columns).select(columns.names).cast(columns)
 
 
-def _iceberg(settings: Mapping[str, Any], stream: str, columns: pa.Schema) -> pa.Table:
+def _iceberg(settings: Mapping[str, Any], name: Name, columns: pa.Schema) -> pa.Table:
     folder = Path(settings["warehouse"]).absolute()
     catalog = SqlCatalog("default", uri=f"sqlite:///{folder / 'catalog.db'}", warehouse=f"file://{folder}")
     try:
-        return catalog.load_table(("default", stream)).scan().to_arrow()
+        return catalog.load_table((name[0] or "default", name[1])).scan().to_arrow()
     finally:
         catalog.engine.dispose()
 
 
-def _parquet(settings: Mapping[str, Any], stream: str, columns: pa.Schema) -> pa.Table:
-    (newest,) = sorted(Path(settings["url"]).glob(f"**/{stream}/_commits/*.json"))[-1:]
+def _parquet(settings: Mapping[str, Any], name: Name, columns: pa.Schema) -> pa.Table:
+    folder = Path(settings["url"]).joinpath(*filter(None, name))
+    (newest,) = sorted(folder.glob("_commits/*.json"))[-1:]
     table = newest.parent.parent
     files = [table / file["path"] for file in json.loads(newest.read_text())["live"]]
     parts = [pq.ParquetFile(file).read() for file in files]
     return pa.concat_tables(parts, promote_options="permissive") if parts else columns.empty_table()
 
 
-def _postgres(settings: Mapping[str, Any], stream: str, columns: pa.Schema) -> pa.Table:
+def _postgres(settings: Mapping[str, Any], name: Name, columns: pa.Schema) -> pa.Table:
     names = sql.SQL(", ").join(map(sql.Identifier, columns.names))
-    query = sql.SQL("SELECT {} FROM {}").format(names, sql.Identifier("public", stream))
+    query = sql.SQL("SELECT {} FROM {}").format(names, sql.Identifier(name[0] or "public", name[1]))
     with psycopg.connect(
         host=settings["host"],
         port=settings["port"],
