@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import os
 import tracemalloc
 from decimal import Decimal
 from typing import Any
@@ -198,6 +199,13 @@ def test_three_hundred_columns_and_a_block_of_only_bad_rows() -> None:
     assert rows == [] and [e.line for e in errors] == [2, 3, 4]
 
 
+def test_a_header_of_endless_columns_is_a_named_stop() -> None:
+    for data in (b"," * (5 << 20), b"x," * 2001 + b"\n1\n"):
+        with pytest.raises(DataError) as caught:
+            names(data)
+        assert caught.value.code == "files.too_many_columns"
+
+
 def test_words_for_null_and_own_delimiter_and_quote() -> None:
     rows, _ = load(b"a~b\nNULL~'NULL'\n'x~y'~1\n", delimiter="~", quote="'", null_values=["NULL"])
     assert rows == [{"a": None, "b": "NULL"}, {"a": "x~y", "b": "1"}]
@@ -207,9 +215,10 @@ def test_packed_files_are_known_by_content_and_broken_ones_stop() -> None:
     packed = gzip.compress(b"a,b\n1,2\n") + gzip.compress(b"3,4\n")
     assert [r["a"] for r in load(packed)[0]] == [1, 3]
     zstd = pa.compress(b"a,b\n1,2\n", "zstd", asbytes=True)
-    assert load(zstd)[0] == [{"a": 1, "b": 2}]
+    assert load(zstd + zstd)[0] == [{"a": "1", "b": "2"}, {"a": "a", "b": "b"}, {"a": "1", "b": "2"}]
     big = gzip.compress(b"a,b\n" + b"1,2\n" * 100_000)
-    for broken in (big[:-300], big[:200] + b"x" * 50 + big[250:]):
+    random = pa.compress(os.urandom(3 << 20), "zstd", asbytes=True)
+    for broken in (big[:-300], big[:200] + b"x" * 50 + big[250:], random[:-100]):
         with pytest.raises(DataError) as caught:
             load(broken, pa.schema([("a", pa.int64())]))
         assert caught.value.code == "files.corrupt"

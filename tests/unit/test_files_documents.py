@@ -113,6 +113,13 @@ def test_texts_become_times_only_when_asked_to() -> None:
     assert [(e.line, e.code) for e in errors] == [(2, "TYPE_MISMATCH")]
 
 
+def test_members_without_end_are_a_named_stop() -> None:
+    data = json.dumps([{f"user{n}": n} for n in range(3000)]).encode()
+    with pytest.raises(DataError) as caught:
+        load(data)
+    assert caught.value.code == "files.too_many_columns"
+
+
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

@@ -125,6 +125,33 @@ def test_patterns_stay_in_their_folder_and_skip_hidden_names(
     assert [o.key for o in storage(tmp_path).glob(pattern)] == expected
 
 
+@pytest.mark.parametrize(
+    ("url", "settings", "field"),
+    [
+        ("gs://bucket", {"gcs": {"service_account_key": "canary{"}}, "gcs"),
+        ("az://box", {"azure": {"account": "a", "access_key": "canary!"}}, "azure"),
+        ("az://box", {}, "azure.account"),
+        ("s3://bucket", {"s3": {"secret_access_key": "canary"}}, "s3.access_key_id"),
+    ],
+)
+def test_keys_of_a_wrong_form_are_refused_and_not_shown(
+    url: str, settings: dict[str, object], field: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_storage(url, StorageConfig.parse(settings))
+    assert caught.value.field == field
+    assert "canary" not in f"{caught.value.as_dict()}{caught.value!r}"
+
+
+def test_every_store_opens_without_a_connection() -> None:
+    for url, settings in [
+        ("gs://bucket/path/", {}),
+        ("az://box/path", {"azure": {"account": "a", "sas_token": "sv=1&sig=canary"}}),
+        ("s3://bucket/path", {"s3": {"region": "eu-west-1"}}),
+    ]:
+        assert open_storage(url, StorageConfig.parse(settings)).url == url.rstrip("/")
+
+
 def test_urls_are_split_and_credentials_in_them_refused() -> None:
     assert split_url("s3://bucket/a/*.csv") == ("s3", "bucket", "a/*.csv")
     assert split_url("file:./data") == ("file", "", "./data")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from headrace.connector.files import values
-from headrace.connector.files.part import Part, RowError, Sample, shorten
+from headrace.connector.files.part import Part, RowError, Sample, check_width, shorten
 from headrace.errors import DataError
 
 _ROWS = 65_536
@@ -22,6 +22,7 @@ def inspect(file: IO[bytes], name: str, size: int) -> Sample:
     with _translated(name):
         parquet = pq.ParquetFile(file)
     schema = parquet.schema_arrow
+    check_width(len(schema.names), name)
     if len(set(schema.names)) < len(schema.names):
         raise DataError(
             "files.repeated_column",

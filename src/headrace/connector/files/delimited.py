@@ -20,7 +20,7 @@ import pyarrow.csv as pacsv
 
 from headrace.connector.files import text, values
 from headrace.connector.files.options import CsvOptions
-from headrace.connector.files.part import Part, RowError, Sample, shorten
+from headrace.connector.files.part import MAX_COLUMNS, Part, RowError, Sample, check_width, shorten
 
 _BLOCK = 4 << 20
 _THREADS = 2
@@ -327,6 +327,7 @@ class _Splitter(Iterator[_Block]):
         if not first and not self._end:
             block.data, block.line = b"", line
             return
+        check_width(len(first), self._name)
         header = self._options.header
         if header is None:
             header = not any(_is_value(cell) for cell in first)
@@ -409,10 +410,11 @@ class _Grammar:
         return found.end(), code
 
     def fields(self, record: bytes) -> list[str]:
-        """The texts of a whole record."""
+        """The texts of a whole record, or enough of them to see that they are too many."""
         record = record.rstrip(b"\r\n")
-        cells, at = [], 0
-        while True:
+        cells: list[bytes] = []
+        at = 0
+        while len(cells) <= MAX_COLUMNS:
             found = self._field.match(record, at)
             if found is None:
                 cells.append(record[at:])

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.json as pajson
 
 from headrace.connector.files import text, values
-from headrace.connector.files.part import Part, RowError, Sample, shorten
+from headrace.connector.files.part import Part, RowError, Sample, check_width, shorten
 from headrace.errors import DataError
 
 _BLOCK = 4 << 20
@@ -72,6 +72,7 @@ def inspect(file: IO[bytes], name: str, *, lines: bool, limit: int) -> Sample:
         for _, row in found:
             for column, value in row.items():
                 types[column] = values.widen(types.get(column, pa.null()), _type(value))
+        check_width(len(types), name)
         rows, size = rows + len(found), size + taken
         if size >= limit:
             whole = False

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from headrace.errors import DataError
+
+MAX_COLUMNS = 2000
 _SHOWN = 4096
 
 
@@ -35,6 +38,17 @@ class Sample:
     rows: int = 0
     bytes: int = 0
     whole: bool = True
+
+
+def check_width(columns: int, name: str) -> None:
+    """Raises DataError for more columns than any table should have."""
+    if columns > MAX_COLUMNS:
+        raise DataError(
+            "files.too_many_columns",
+            f"{name} has more than {MAX_COLUMNS:,} columns",
+            field="format",
+            remedy="Check format and delimiter; JSON members that are data, not names, belong into an array.",
+        )
 
 
 def shorten(text: Any) -> Any:

@@ -48,13 +48,20 @@ class RemoteStorage(Storage):
     def __init__(self, scheme: str, bucket: str, prefix: str, access: StorageConfig):
         self.url = f"{scheme}://{bucket}/{prefix}".rstrip("/")
         self._settings = SECTIONS[scheme]
-        with self._translated(""):
+        try:
             if scheme == "s3":
                 self._store: Any = _s3(bucket, prefix, access.s3)
             elif scheme == "gs":
                 self._store = _gcs(bucket, prefix, access.gcs)
             else:
                 self._store = _azure(bucket, prefix, access.azure)
+        except (BaseError, ValueError):  # its text may show the key
+            raise ConfigError(
+                "storage.settings",
+                f"the settings for {self.url} can't be used",
+                field=self._settings,
+                remedy=f"Check the form of the keys under {self._settings}.",
+            ) from None
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Object]:
         with self._translated(prefix):

@@ -49,12 +49,8 @@ class TextSource:
         try:
             data: bytes = self._raw.read(size)
             return data
-        except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid) as error:
+        except (EOFError, OSError, zlib.error, pa.ArrowInvalid) as error:  # storages raise errors of ours
             raise _corrupt(self._name, error) from None
-        except OSError as error:
-            if isinstance(error, pa.ArrowException):
-                raise _corrupt(self._name, error) from None
-            raise
 
     def _decode(self, data: bytes, final: bool = False) -> bytes:
         assert self._decoder is not None
