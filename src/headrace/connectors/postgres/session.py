@@ -213,7 +213,7 @@ def _connection_error(text: str, config: PostgresConfig) -> HeadraceError:
             field="ssl_mode",
             remedy="Turn on TLS at the server, or set ssl_mode to prefer or disable.",
         )
-    if says("certificate verify failed|does not match host name|server certificate for"):
+    if says("certificate verify failed|signature failure|does not match host name|server certificate for"):
         return ConfigError(
             "postgres.tls.certificate",
             f"the certificate of {where} is not trusted: {_from_fatal(text)}",

@@ -127,4 +127,5 @@ def _pump(source: socket.socket | paramiko.Channel, sink: socket.socket | parami
     for end in (source, sink):
         with contextlib.suppress(OSError, EOFError):
             end.shutdown(socket.SHUT_RDWR)
-        end.close()
+        with contextlib.suppress(OSError, EOFError):
+            end.close()
