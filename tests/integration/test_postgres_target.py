@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -224,6 +226,54 @@ def test_unchanged_cells_of_a_row_that_nobody_has_stop_the_publish(
         target.discard(orders(), [staged])
     assert table(postgres_url) == [(1, "kept")]
     assert leftovers(postgres_url) == []
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+def test_random_histories_end_as_if_played_one_by_one(
+    target: PostgresTarget, postgres_url: str, indexed: bool
+) -> None:
+    """Inserts, updates with unchanged cells and deletes, cut into batches, stages and publishes."""
+    stream = Stream(
+        name="orders",
+        schema=pa.schema([("k", pa.string()), ("id", pa.int32()), ("a", pa.string()), ("b", pa.int64())]),
+        primary_key=("id", "k"),
+    )
+    if not indexed:
+        query(postgres_url, "CREATE TABLE orders (k text, id int, a text, b bigint)")
+    target.prepare(stream, UPSERT)
+    dice = random.Random(7)
+    model: dict[tuple[str, int], dict[str, Any]] = {}
+    for sequence in range(1, 13):
+        pieces = []
+        for _ in range(dice.randint(1, 3)):
+            batches = []
+            for _ in range(dice.randint(1, 3)):
+                events = [_event(dice, model) for _ in range(dice.randint(0, 15))]
+                rows, changes = [row for row, _, _ in events], [change for _, change, _ in events]
+                marks = {name: [name in left for _, _, left in events] for name in ("a", "b")}
+                batches.append(batch(stream, rows, changes, marks))
+            pieces.append(stage(target, stream, UPSERT, *batches)[0])
+        target.publish(stream, UPSERT, pieces, token(sequence))
+        expected = sorted((r["k"], r["id"], r["a"], r["b"]) for r in model.values())
+        assert sorted(table(postgres_url)) == expected, f"publish {sequence}"
+
+
+def _event(
+    dice: random.Random, model: dict[tuple[str, int], dict[str, Any]]
+) -> tuple[dict[str, Any], int, set[str]]:
+    """The next event, played on the model: a row, what happened to it, its unchanged columns."""
+    key = (dice.choice("xyz"), dice.randint(1, 4))
+    row = {"k": key[0], "id": key[1], "a": f"{dice.random()}", "b": dice.choice([0, dice.randint(1, 99)])}
+    old = model.get(key)
+    if old is None:
+        model[key] = row
+        return row, INSERT, set()
+    if dice.random() < 0.3:
+        del model[key]
+        return {"k": key[0], "id": key[1]}, DELETE, set()
+    left = {name for name in ("a", "b") if dice.random() < 0.5}
+    model[key] = {**row, **{name: old[name] for name in left}}
+    return {**row, **dict.fromkeys(left)}, UPDATE, left
 
 
 def test_append_refuses_cells_that_are_marked_unchanged(target: PostgresTarget) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import psycopg
+import pyarrow as pa
 import pytest
 
-from headrace.connector import Slice
+from headrace.connector import Slice, WriteMode
 from headrace.connectors.postgres.target import PostgresTarget
 from headrace.errors import DataError, HeadraceError, OutcomeUnknown, TransientError
 from servers.postgres import PostgresServer
@@ -29,6 +30,8 @@ from tests.integration.postgres_target import (
     target_at,
     token,
 )
+
+COMMIT = b"COMMIT\0"  # the statement, as it stands in a message to the server
 
 
 @pytest.fixture
@@ -52,18 +55,18 @@ def through(proxy: TcpProxy, postgres_url: str) -> Iterator[PostgresTarget]:
 
 @pytest.mark.parametrize("mode", [APPEND, UPSERT, REPLACE])
 def test_a_lost_reply_to_a_commit_is_unknown_and_the_same_token_again_is_nothing_new(
-    through: PostgresTarget, proxy: TcpProxy, postgres_url: str, mode: object
+    through: PostgresTarget, proxy: TcpProxy, postgres_url: str, mode: WriteMode
 ) -> None:
-    through.prepare(orders(), mode)  # type: ignore[arg-type]
-    staged, _ = stage(through, orders(), mode, batch(orders(), [{"id": 1, "note": "a"}]))  # type: ignore[arg-type]
-    proxy.at(b"COMMIT", Fault.DROP_REPLY)
+    through.prepare(orders(), mode)
+    staged, _ = stage(through, orders(), mode, batch(orders(), [{"id": 1, "note": "a"}]))
+    proxy.at(COMMIT, Fault.DROP_REPLY)
     with pytest.raises(OutcomeUnknown) as caught:
-        through.publish(orders(), mode, [staged], token())  # type: ignore[arg-type]
+        through.publish(orders(), mode, [staged], token())
     assert proxy.fired.is_set()
     assert caught.value.code == "postgres.commit_unknown"
     assert through.committed(orders(), "p") == token()
     assert table(postgres_url) == [(1, "a")]
-    through.publish(orders(), mode, [staged], token())  # type: ignore[arg-type]
+    through.publish(orders(), mode, [staged], token())
     assert table(postgres_url) == [(1, "a")]
 
 
@@ -72,7 +75,7 @@ def test_a_commit_that_never_arrives_is_unknown_and_can_be_published_again(
 ) -> None:
     through.prepare(orders(), APPEND)
     staged, _ = stage(through, orders(), APPEND, batch(orders(), [{"id": 1, "note": "a"}]))
-    proxy.at(b"COMMIT", Fault.CUT)
+    proxy.at(COMMIT, Fault.CUT)
     with pytest.raises(OutcomeUnknown):
         through.publish(orders(), APPEND, [staged], token())
     assert through.committed(orders(), "p") is None
@@ -99,7 +102,7 @@ def test_a_publish_that_is_cut_before_its_commit_has_not_happened(
 
 
 @pytest.mark.parametrize("fault", [Fault.CUT, Fault.RESET])
-@pytest.mark.parametrize("message", [b"COPY ", b"COMMIT"])
+@pytest.mark.parametrize("message", [b"COPY ", COMMIT])
 def test_a_writer_that_is_cut_leaves_nothing_and_can_be_opened_again(
     through: PostgresTarget, proxy: TcpProxy, postgres_url: str, message: bytes, fault: Fault
 ) -> None:
@@ -125,19 +128,23 @@ def test_a_session_that_was_lost_while_idle_is_opened_anew(
 
 def test_a_server_that_is_away_is_a_transient_error(through: PostgresTarget, proxy: TcpProxy) -> None:
     proxy.refusing = True
-    for call in (
+    calls: list[Callable[[], object]] = [
         through.check,
         lambda: through.committed(orders(), "p"),
         lambda: through.prepare(orders(), APPEND),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(TransientError):
-            call()  # type: ignore[operator]
+            call()
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
 def test_a_look_at_the_token_waits_for_a_publish_that_is_under_way(
-    target: PostgresTarget, postgres_url: str
+    target: PostgresTarget, postgres_url: str, isolation: str
 ) -> None:
     """A cut publish may still be at work in the server: what was asked too early would be wrong."""
+    database = postgres_url.rpartition("/")[2]
+    query(postgres_url, f"ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'")
     target.prepare(orders(), APPEND)
     query(
         postgres_url,
@@ -163,10 +170,11 @@ def test_a_lock_held_by_somebody_else_is_waited_for_a_bounded_time(postgres_url:
         load(target, orders(), REPLACE, [{"id": 1, "note": "a"}])
         staged, _ = stage(target, orders(), REPLACE, batch(orders(), [{"id": 2, "note": "b"}]))
         other.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        for call in (
+        calls: list[Callable[[], None]] = [
             lambda: target.publish(orders(), REPLACE, [staged], token(2)),
-            lambda: target.prepare(orders(more=orders().schema.field("note").type), REPLACE),
-        ):
+            lambda: target.prepare(orders(more=pa.string()), REPLACE),
+        ]
+        for call in calls:
             with pytest.raises(TransientError) as caught:
                 call()
             assert caught.value.code == "postgres.busy"
@@ -231,6 +239,21 @@ def test_a_commit_that_the_server_refuses_has_not_happened(target: PostgresTarge
         target.publish(orders(), APPEND, [staged], token())
     assert target.committed(orders(), "p") is None
     assert table(postgres_url) == []
+
+
+def test_a_publish_is_durable_when_it_returns_even_where_commits_need_not_be(
+    target: PostgresTarget, postgres_url: str
+) -> None:
+    assert query(postgres_url, "SHOW synchronous_commit") == [("off",)]
+    query(postgres_url, "CREATE TABLE orders (id bigint, note text, how text)")
+    query(
+        postgres_url,
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN NEW.how = current_setting('synchronous_commit'); RETURN NEW; END$$",
+    )
+    query(postgres_url, "CREATE TRIGGER note BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION note()")
+    load(target, orders(), APPEND, [{"id": 1, "note": "a"}])
+    assert table(postgres_url) == [(1, "a", "on")]
 
 
 def test_many_writers_stage_at_once_and_are_published_in_one_commit(

@@ -526,7 +526,11 @@ def test_a_row_that_the_table_cannot_hold_comes_back_and_the_others_go_on(
 
 def test_null_keys_are_refused_and_their_rows_told_apart(target: PostgresTarget, postgres_url: str) -> None:
     target.prepare(orders(), UPSERT)
-    rows = [{"id": None, "note": "a"}, {"id": 1, "note": "b"}, {"id": None, "note": "c"}]
+    rows: list[dict[str, Any]] = [
+        {"id": None, "note": "a"},
+        {"id": 1, "note": "b"},
+        {"id": None, "note": "c"},
+    ]
     staged, rejects = stage(target, orders(), UPSERT, batch(orders(), rows))
     target.publish(orders(), UPSERT, [staged], token())
     assert [r.code for r in rejects] == ["postgres.value.null_key"] * 2

@@ -46,6 +46,7 @@ class StagingWriter(Writer):
         try:
             with self._translated():
                 self._session.autocommit = False
+                self._session.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
                 # a slow source must not cost us what is staged so far
                 self._session.execute("SET idle_in_transaction_session_timeout = 0")
                 self._layout = self._arrange(stream)

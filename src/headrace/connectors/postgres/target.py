@@ -30,6 +30,14 @@ from headrace.connectors.postgres.table import (
 )
 from headrace.errors import AuthError, ConfigError, OutcomeUnknown
 
+# whatever the server's default: after waiting for a lock we must see what its holder committed
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# the source forgets what we report as published, so the server must not report it before it is safe
+_DURABLE = """
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') = 'off'
+"""
+
 
 class PostgresTarget(Target[PostgresConfig]):
     """One database.
@@ -125,6 +133,7 @@ class PostgresTarget(Target[PostgresConfig]):
     def publish(self, stream: Stream, mode: WriteMode, staged: Sequence[Staged], token: Token) -> None:
         place = self._place(stream)
         with self._transaction(place, publishes=True) as session:
+            session.execute(_DURABLE)
             ledger.wait_for_publish(session, place, token.pipeline, self.patience)
             table = require_table(session, place)
             if ledger.advance(session, place, token):
@@ -188,10 +197,12 @@ class PostgresTarget(Target[PostgresConfig]):
                 raise
             try:
                 session.execute("COMMIT")
-            except psycopg.Error as error:
+            except BaseException as error:
                 # a live session says that the server refused; a dead one says nothing
                 unknown = publishes and session.closed
                 self._give_up(session)
+                if not isinstance(error, psycopg.Error):
+                    raise
                 if unknown:
                     raise OutcomeUnknown(
                         "postgres.commit_unknown",
@@ -204,13 +215,13 @@ class PostgresTarget(Target[PostgresConfig]):
         """The session, in a transaction; a new one if the old one was lost while nobody used it."""
         if self._session is not None:
             try:
-                self._session.execute("BEGIN")
+                self._session.execute(_BEGIN)
                 return self._session
-            except psycopg.OperationalError:
+            except psycopg.Error:
                 self.close()
         session = self._session = connect(self.config)
         with translated(self.config):
-            session.execute("BEGIN")
+            session.execute(_BEGIN)
         return session
 
     def _give_up(self, session: Session) -> None:
