@@ -105,6 +105,14 @@ def test_kinds_mixed_in_a_column_become_text_and_half_characters_are_rejected() 
     json.dumps(errors[0].row).encode()
 
 
+@pytest.mark.parametrize("lines", [True, False])
+def test_an_integer_of_thousands_of_digits_is_out_of_range_or_kept_as_text(lines: bool) -> None:
+    data = b'{"a":' + b"9" * 5000 + b"}\n"
+    rows, errors = load(data, pa.schema([("a", pa.int64())]), lines=lines)
+    assert (rows, [(e.line, e.code) for e in errors]) == ([], [(1, "OUT_OF_RANGE")])
+    assert load(data, lines=lines)[0] == [{"a": "9" * 5000}]
+
+
 def test_texts_become_times_only_when_asked_to() -> None:
     data = b'{"t":"2024-01-01T10:00Z"}\n{"t":"soon"}\n'
     assert load(data, lines=True)[0][0]["t"] == "2024-01-01T10:00Z"

@@ -189,6 +189,16 @@ def _loads(line: str) -> Any:
         return _CAREFUL.decode(line)
 
 
+def _raw_decode(text: str, at: int) -> tuple[Any, int]:
+    """The value at `at` and where it ends. Raises JSONDecodeError and RecursionError."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # an integer of more digits than Python reads by itself
+        return _CAREFUL.raw_decode(text, at)
+
+
 def _objects(source: text.TextSource, name: str, size: int) -> Iterator[Found]:
     """An array of objects, one object, or objects one after the other, in pieces of about `size`."""
     documents = _Documents(source, name, size)
@@ -272,13 +282,7 @@ class _Documents:
         start = self._at
         while True:
             try:
-                decoder = _DECODER
-                try:
-                    value, end = decoder.raw_decode(self._text, self._at)
-                except json.JSONDecodeError:
-                    raise
-                except ValueError:
-                    value, end = _CAREFUL.raw_decode(self._text, self._at)
+                value, end = _raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 certain = error.pos < len(self._text) - 16 and not error.msg.startswith("Unterminated string")
                 if self._end or certain:
