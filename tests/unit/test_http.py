@@ -29,7 +29,7 @@ from headrace.errors import AuthError, ConfigError, DataError, HeadraceError, No
 from servers.http import Answer, ApiServer, Request
 from servers.postgres import free_port
 
-QUICK = Limits(backoff_seconds=0.001, read_seconds=5, patience_seconds=3)
+QUICK = Limits(backoff_seconds=0.001, read_seconds=5, patience_seconds=20)
 
 
 @contextlib.contextmanager
