@@ -109,13 +109,16 @@ def _transformed(
     stored = _stored(column)
     if type(transform) in _UNITS:
         stored = _elapsed(stored, column.type, _UNITS[type(transform)])
+    whole = pa.types.is_integer(stored.type)
+    if whole and isinstance(transform, BucketTransform):
+        stored = _bucket(stored, transform.num_buckets)
     encoded = pc.dictionary_encode(stored, null_encoding="encode")
     values = encoded.dictionary.to_pylist()
     if isinstance(column.type, pa.UuidType):
         values = [None if v is None else UUID(bytes=v) for v in values]
     if isinstance(transform, VoidTransform):
         values = [None] * len(values)
-    elif isinstance(transform, BucketTransform | TruncateTransform):
+    elif isinstance(transform, TruncateTransform) or (isinstance(transform, BucketTransform) and not whole):
         apply = transform.transform(kind)
         values = [None if value is None else apply(value) for value in values]
     same: dict[Any, int] = {}
@@ -136,3 +139,22 @@ def _elapsed(stored: pa.Array, kind: pa.DataType, unit: str) -> pa.Array:
     moments = numbers.view("datetime64[D]" if pa.types.is_date32(kind) else "datetime64[us]")
     whole = moments.astype(f"datetime64[{unit}]").view(np.int64).astype(np.int32)
     return pa.array(whole, mask=pc.is_null(stored).to_numpy(zero_copy_only=False))
+
+
+def _bucket(stored: pa.Array, count: int) -> pa.Array:
+    """Iceberg's bucket of each number: 32-bit Murmur3 of its eight bytes."""
+    numbers = pc.fill_null(stored, 0).to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)
+    state = np.zeros(len(numbers), np.uint32)
+    for half in (numbers.astype(np.uint32), (numbers >> np.uint64(32)).astype(np.uint32)):
+        mixed = _turn(half * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
+        state = _turn(state ^ mixed, 13) * np.uint32(5) + np.uint32(0xE6546B64)
+    state ^= np.uint32(8)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        state = (state ^ (state >> np.uint32(shift))) * np.uint32(factor)
+    state ^= state >> np.uint32(16)
+    bucket = (state & np.uint32(0x7FFFFFFF)) % np.uint32(count)
+    return pa.array(bucket.astype(np.int32), mask=pc.is_null(stored).to_numpy(zero_copy_only=False))
+
+
+def _turn(bits: np.ndarray[Any, Any], by: int) -> np.ndarray[Any, Any]:
+    return (bits << np.uint32(by)) | (bits >> np.uint32(32 - by))

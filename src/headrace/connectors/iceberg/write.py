@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from headrace.connectors.iceberg.types import from_iceberg
 GROUP_ROWS = 250_000
 GROUP_BYTES = 64 << 20
 BUFFER_BYTES = 256 << 20
+PIECE_BYTES = 8 << 10  # what a piece of a table costs beside its data
 OPEN_FILES = 64
 SAMPLE_ROWS = 8_192
 
@@ -60,6 +61,21 @@ class _Partition:
     bytes: int = 0
     file: _File | None = None
 
+    def add(self, rows: pa.Table) -> None:
+        self.waiting.append(rows)
+        self.rows += rows.num_rows
+        self.bytes += rows.nbytes + PIECE_BYTES
+
+    @property
+    def full(self) -> bool:
+        return self.rows >= GROUP_ROWS or self.bytes >= GROUP_BYTES
+
+    def take(self) -> pa.Table:
+        """All that waits; nothing does afterwards."""
+        rows = pa.concat_tables(self.waiting)
+        self.waiting, self.rows, self.bytes = [], 0, 0
+        return rows
+
 
 class DataFiles:
     """Rows into files of a bounded size, a set of files for each partition.
@@ -79,6 +95,8 @@ class DataFiles:
         self._target_bytes = target_bytes
         self._flushed = flushed
         self._partitions: dict[tuple[Any, ...], _Partition] = {}
+        self._unsplit = _Partition(())
+        self._open_files = 0
         self._details: dict[int, dict[str, Any]] = {}
         self._floats = [
             (at, f.field_id)
@@ -87,21 +105,35 @@ class DataFiles:
         ]
 
     def write(self, rows: pa.Table) -> None:
-        groups: Iterator[tuple[tuple[Any, ...], pa.Table]] = iter([((), rows)])
-        if not self.spec.is_unpartitioned():
-            groups = split(rows, self.spec, self.schema)
-        for values, part in groups:
-            partition = self._partitions.setdefault(values, _Partition(values))
-            partition.waiting.append(part)
-            partition.rows += part.num_rows
-            partition.bytes += part.nbytes
-            if partition.rows >= GROUP_ROWS or partition.bytes >= GROUP_BYTES:
+        if self.spec.is_unpartitioned():
+            self._add((), rows)
+            return
+        self._unsplit.add(rows)
+        if self._unsplit.full:
+            self._split()
+
+    def _split(self) -> None:
+        if not self._unsplit.rows:
+            return
+        for values, part in split(self._unsplit.take(), self.spec, self.schema):
+            self._add(values, part)
+        held = sum(partition.bytes for partition in self._partitions.values())
+        if held > BUFFER_BYTES:
+            for partition in sorted(self._partitions.values(), key=lambda p: p.bytes, reverse=True):
+                held -= partition.bytes
                 self._flush(partition)
-        while sum(p.bytes for p in self._partitions.values()) > BUFFER_BYTES:
-            self._flush(max(self._partitions.values(), key=lambda p: p.bytes))
+                if held < BUFFER_BYTES // 2:
+                    break
+
+    def _add(self, values: tuple[Any, ...], rows: pa.Table) -> None:
+        partition = self._partitions.setdefault(values, _Partition(values))
+        partition.add(rows)
+        if partition.full:
+            self._flush(partition)
 
     def finish(self) -> list[dict[str, Any]]:
         """Write what waits and make all files durable; what each is, in the order of their numbers."""
+        self._split()
         for partition in self._partitions.values():
             self._flush(partition)
             if partition.file:
@@ -123,8 +155,7 @@ class DataFiles:
     def _flush(self, partition: _Partition) -> None:
         if not partition.rows:
             return
-        rows = pa.concat_tables(partition.waiting) if len(partition.waiting) > 1 else partition.waiting[0]
-        partition.waiting, partition.rows, partition.bytes = [], 0, 0
+        rows = partition.take()
         file = partition.file = partition.file or self._open(rows)
         columns = rows.columns[: len(self.arrow)]
         group = rows.num_rows if rows.num_rows < 2 * GROUP_ROWS else GROUP_ROWS
@@ -138,9 +169,10 @@ class DataFiles:
             self._close(partition)
 
     def _open(self, rows: pa.Table) -> _File:
-        others = [p for p in self._partitions.values() if p.file]
-        if len(others) >= OPEN_FILES:
+        if self._open_files >= OPEN_FILES:
+            others = [p for p in self._partitions.values() if p.file]
             self._close(max(others, key=lambda p: p.file.rows if p.file else 0))
+        self._open_files += 1
         path = self._provider.new_data_location(f"{uuid.uuid4()}.parquet")
         self.paths.append(path)
         out = self.io.new_output(path).create()
@@ -154,6 +186,7 @@ class DataFiles:
         file, partition.file = partition.file, None
         if file is None:
             return
+        self._open_files -= 1
         try:
             file.parquet.close()
             size = file.out.tell()
