@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -30,7 +32,10 @@ _fork.set_forkserver_preload(
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A pipeline of one stream, as plain data. `failpoint` is armed in the process that runs it."""
+    """A pipeline of one stream, as plain data. `failpoint` is armed in the process that runs it.
+
+    `file_bytes` is the most that this process may write into one file, as on a disk that is full.
+    """
 
     folder: Path
     source: tuple[str, Mapping[str, Any]]
@@ -41,6 +46,7 @@ class Case:
     cursor: str | None = None
     id: str = "p"
     failpoint: str = ""
+    file_bytes: int | None = None
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def pipeline(self) -> Pipeline:
@@ -97,6 +103,9 @@ def run_here(case: Case) -> int:
 
 def _main(case: Case) -> None:
     failpoint.arm(case.failpoint)
+    if case.file_bytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that writing fails with EFBIG instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (case.file_bytes, case.file_bytes))
     try:
         code = run_here(case)
     except HeadraceError as error:

@@ -235,6 +235,16 @@ def test_a_target_that_was_put_back_is_written_again(bench: Bench) -> None:
     assert ids(bench.rows("people")) == [1, 2]
 
 
+@pytest.mark.parametrize("read", [ReadMode.FULL, ReadMode.CHANGES])
+def test_a_table_that_was_dropped_is_loaded_anew(bench: Bench, read: ReadMode) -> None:
+    script: list[Any] = [batch(1), Checkpoint({"at": 1}), batch(2), Checkpoint({"at": 2})]
+    bench.play([PEOPLE], script, [choose(write=WriteMode.APPEND, read=read)])
+    bench.tables.clear()
+    ends = bench.play([PEOPLE], script, [choose(write=WriteMode.APPEND, read=read)])
+    assert ends["people"].status is StreamStatus.SUCCEEDED
+    assert ids(bench.rows("people")) == [1, 2]
+
+
 def test_a_source_cut_in_mid_read_is_read_on_by_the_next_attempt(bench: Bench) -> None:
     cuts = iter([True, False])
 

@@ -29,7 +29,7 @@ from headrace.engine.commit import Mark, Publication, Work, commit, standing, st
 from headrace.engine.plan import PlannedStream
 from headrace.engine.progress import Board
 from headrace.engine.schema import land
-from headrace.engine.state import State
+from headrace.engine.state import Saved, State
 from headrace.engine.stop import Stop
 from headrace.engine.transform import CHANGE_COLUMN
 from headrace.engine.write import Intake, check_limit, flow
@@ -43,7 +43,11 @@ PUBLISHED = "published"
 
 @dataclass(kw_only=True)
 class Shared:
-    """What all parts of one attempt share. `publishing` lets one publish happen at a time."""
+    """What all parts of one attempt share. `publishing` lets one publish happen at a time.
+
+    `tokens` are the targets' last ones by stream, `sequences` the last that our own store remembers:
+    they are further on when a table was dropped or put back.
+    """
 
     pipeline: Pipeline
     source: Source[Any]
@@ -53,16 +57,22 @@ class Shared:
     board: Board
     keeps_unchanged: bool
     tokens: dict[str, Token | None] = field(default_factory=dict)
+    sequences: dict[str, int] = field(default_factory=dict)
     publishing: threading.Lock = field(default_factory=threading.Lock)
 
+    def remember(self, saved: Saved | None) -> None:
+        for stream, sequence in saved.sequences.items() if saved else ():
+            self.sequences[stream] = max(sequence, self.sequences.get(stream, 0))
+
     def token(self, stream: str, position: Position, done: bool, counts: Counts) -> Token:
-        """The token of the stream's next publish."""
+        """The token of the stream's next publish; its sequence follows all that anybody remembers."""
         last = self.tokens.get(stream)
+        sequence = max(last.sequence if last else 0, self.sequences.get(stream, 0)) + 1
         mark = Mark(at=position, run=self.state.run, done=done, counts=counts)
         return Token(
             pipeline=self.pipeline.id,
             epoch=self.state.epoch,
-            sequence=last.sequence + 1 if last else 1,
+            sequence=sequence,
             position=mark.to_json(),
         )
 
@@ -76,6 +86,7 @@ class Follower:
         self.streams = dict(streams)
         self.intakes: dict[str, Intake] = {}
         saved = shared.state.load(slice.key)
+        shared.remember(saved)
         self.standing = {id: self._standing(stream, saved) for id, stream in self.streams.items()}
         self.position = start(self.standing, shared.source)
         self.committed = self.position
@@ -83,7 +94,7 @@ class Follower:
         self.held_since = time.monotonic()
         self.rejected = dict.fromkeys(self.streams, 0)
 
-    def _standing(self, stream: PlannedStream, saved: Any) -> Position:
+    def _standing(self, stream: PlannedStream, saved: Saved | None) -> Position:
         token = self.shared.tokens[stream.id]
         if stream.read.mode is ReadMode.FULL:
             mark = Mark.of(token)  # everything, each time: only this very run's progress counts

@@ -116,6 +116,7 @@ class _Attempt:
             self._fail((stream.id,), error)
             return
         self.shared.tokens[stream.id] = token
+        self.shared.remember(self.state.load(stream.id))
         mark = Mark.of(token)
         if mark and mark.done and mark.run == self.state.run:
             self.board.settle(stream.id, "", mark.counts)

@@ -253,7 +253,7 @@ def _translated(key: str) -> Iterator[None]:
             "storage.denied", f"no right to use {key!r}", field="url", remedy="Give the process access to it."
         ) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise TransientError(
                 "storage.full", f"no space left for {key!r}", field="url", remedy="Make room on the disk."
             ) from None
