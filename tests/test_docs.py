@@ -237,7 +237,6 @@ def test_every_promise_links_to_the_test_that_proves_it() -> None:
                 )
 
 
-@pytest.mark.xfail(strict=True, reason="notyet: cells are filled as the crash suite proves them")
 def test_there_is_a_promise_for_every_source_mode_target_and_write_mode() -> None:
     targets = [name for name, spec in catalog.connectors().items() if spec.target]
     assert set(promises()) == {(mode.value, target) for mode in ReadMode for target in targets}

@@ -10,9 +10,22 @@ from typing import Any
 
 import pytest
 
-from headrace.connector import Batch, Checkpoint, Event, Position, Slice, Stream, StreamRead
+from headrace.connector import (
+    Batch,
+    Checkpoint,
+    Event,
+    Position,
+    ReadMode,
+    Slice,
+    Stream,
+    StreamRead,
+    WriteMode,
+)
 from headrace.errors import ConfigError, NotFoundError
+from headrace.model.pipeline import StreamChoice
+from headrace.model.run import StreamStatus
 from servers.http import Answer, ApiServer, Request
+from tests.bench import Bench
 from tests.conformance import rates_source
 from tests.conformance.rates_source import CURRENCIES, RATES, SPEC, RatesConfig, RatesSource
 
@@ -103,6 +116,29 @@ def test_cut_in_the_middle_it_resumes_after_its_last_checkpoint(source: RatesSou
     bank.good = 1_000
     rest = list(source.read(slice_of(source, RATES), position))
     assert rows(kept) + rows(rest) == expected(START)
+
+
+def test_a_run_that_is_cut_goes_on_by_itself_and_lands_every_row_once(
+    source: RatesSource, bank: Bank, tmp_path: Path
+) -> None:
+    bench = Bench(tmp_path, source_spec=SPEC)
+    pipeline = bench.pipeline(
+        [
+            StreamChoice(stream="rates", read=ReadMode.INCREMENTAL, write=WriteMode.APPEND),
+            StreamChoice(stream="currencies"),
+        ]
+    )
+    bank.good, bank.failures = 2, 1
+    ends = bench.run(pipeline, source)
+    assert ends["currencies"].status is StreamStatus.SUCCEEDED
+    assert ends["rates"].error and ends["rates"].error.code.startswith("http.")
+    assert 0 < len(bench.rows("rates")) < len(expected(START))
+    bank.good = 1_000
+    ends = bench.run(pipeline, source)
+    assert ends["rates"].status is StreamStatus.SUCCEEDED
+    assert bench.rows("rates") == expected(START)
+    assert {row["code"] for row in bench.rows("currencies")} == {"USD", "JPY"}
+    bench.store.close()
 
 
 def test_at_the_end_there_is_nothing_more_to_read(source: RatesSource) -> None:

@@ -64,6 +64,29 @@ def test_a_change_log_killed_at_any_point_is_exact_when_carried_on(
     assert_holds(target, latest() if write is WriteMode.UPSERT else log_rows())
 
 
+@pytest.mark.parametrize("point", ["before_publish", "after_publish", "before_ack"])
+@pytest.mark.parametrize(
+    ("target", "write"), FOLLOWED, indirect=["target"], ids=[f"{t}-{w}" for t, w in FOLLOWED]
+)
+def test_new_rows_whose_run_is_killed_are_exact_when_carried_on(
+    tmp_path: Path, target: Target, write: WriteMode, point: str
+) -> None:
+    case = Case(
+        folder=tmp_path / "data",
+        source=("generator", LOAD),
+        target=target,
+        stream=STREAM,
+        read=ReadMode.INCREMENTAL,
+        write=write,
+    )
+    assert run(case) == 0
+    grown = {**LOAD, "rows": 900}
+    case = replace(case, source=("generator", grown))
+    assert run(replace(case, failpoint=f"{point}=kill")) == KILLED
+    assert run(case) == 0
+    assert_holds(target, loaded(grown))
+
+
 @pytest.mark.parametrize(("target", "write"), MODES, indirect=["target"], ids=[f"{t}-{w}" for t, w in MODES])
 def test_a_lost_reply_to_a_publish_is_looked_into_and_nothing_is_doubled(
     tmp_path: Path, target: Target, write: WriteMode

@@ -13,7 +13,8 @@ from typing import Any
 
 from headrace import catalog
 from headrace.connector import Capability, ReadMode
-from headrace.control.runs import Runs, exit_code
+from headrace.control.outcome import exit_code
+from headrace.control.runs import Runs
 from headrace.engine import failpoint
 from headrace.engine.plan import Job
 from headrace.engine.run import Stop
