@@ -129,12 +129,12 @@ def test_a_run_that_is_cut_goes_on_by_itself_and_lands_every_row_once(
         ]
     )
     bank.good, bank.failures = 2, 1
-    ends = bench.run(pipeline, source)
+    ends = bench.run(pipeline, RatesSource(source.config))
     assert ends["currencies"].status is StreamStatus.SUCCEEDED
     assert ends["rates"].error and ends["rates"].error.code.startswith("http.")
     assert 0 < len(bench.rows("rates")) < len(expected(START))
     bank.good = 1_000
-    ends = bench.run(pipeline, source)
+    ends = bench.run(pipeline, RatesSource(source.config))
     assert ends["rates"].status is StreamStatus.SUCCEEDED
     assert bench.rows("rates") == expected(START)
     assert {row["code"] for row in bench.rows("currencies")} == {"USD", "JPY"}
