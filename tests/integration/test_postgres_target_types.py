@@ -5,15 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from headrace.connector import Batch, Slice, Stream, WriteMode
+from headrace.connectors.postgres import layout
+from headrace.connectors.postgres import stage as stage_module
+from headrace.connectors.postgres.image import type_of
 from headrace.connectors.postgres.target import PostgresTarget
 from headrace.errors import ConfigError
 from servers.postgres import PostgresServer
@@ -237,6 +242,33 @@ ROUND_TRIPS: list[tuple[pa.Array, str, pa.DataType, list[str | None]]] = [
         ["00010203-0405-0607-0809-0a0b0c0d0e0f"],
     ),
 ]
+
+
+def test_the_page_shows_the_types_and_codes_that_the_code_has() -> None:
+    samples = [
+        *(pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()),
+        *(pa.float16(), pa.float32(), pa.float64(), pa.decimal128(12, 2), pa.decimal256(60, 4)),
+        *(pa.string(), pa.binary(), pa.bool_(), pa.date32(), pa.time64("us")),
+        *(
+            pa.timestamp("us"),
+            pa.timestamp("us", "UTC"),
+            pa.list_(pa.int32()),
+            pa.list_(pa.list_(pa.int32())),
+        ),
+        *(pa.struct([("a", pa.int64())]), pa.map_(pa.string(), pa.int64()), pa.json_(), pa.uuid()),
+        *(pa.null(), pa.duration("us")),
+    ]
+    page = (Path(__file__).parents[2] / "docs/postgres-target.md").read_text()
+    rows = [line for line in page.partition("## Types")[2].partition("\n## ")[0].splitlines() if "`" in line]
+    expected = []
+    for arrow in samples:
+        type = type_of(arrow)
+        shown = f"`{type}` | `{type.image}`" if type else "– | –"
+        expected.append(f"| `{arrow}` | {shown} |")
+    assert [row for row in rows if row.startswith("|")] == expected
+    codes = set(re.findall(r"postgres\.value\.\w+", page))
+    source = Path(layout.__file__).read_text() + Path(stage_module.__file__).read_text()
+    assert codes == set(re.findall(r'"(postgres\.value\.\w+)"', source))
 
 
 @pytest.fixture(scope="module")
