@@ -21,7 +21,7 @@ from headrace.cli.main import app
 from headrace.cli.options import EVERYWHERE
 from headrace.cli.schema import PipelineEntry, ProjectEntry
 from headrace.connector import ConnectorSpec, TransformSpec
-from headrace.control.runs import PARTIAL
+from headrace.control.outcome import PARTIAL
 from headrace.errors import HeadraceError
 from headrace.model.pipeline import Tuning
 

@@ -178,6 +178,17 @@ def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
     assert caught.value.exit_code == 5
 
 
+def test_settings_may_stand_beside_an_address(tmp_path: Path) -> None:
+    text = "connections: {db: {url: 'postgresql://me@h/d', password: '${PW}', ssl_mode: require}}"
+    settings = project(tmp_path, text, PW="x").connection("db").settings
+    assert (settings["host"], settings["password"], settings["ssl_mode"]) == ("h", "x", "require")
+
+
+def test_a_connector_may_have_a_setting_of_that_name(tmp_path: Path) -> None:
+    text = "connections: {in: {connector: files, url: ./a.csv, types: {n: integer}}}"
+    assert project(tmp_path, text).connection("in").settings["url"] == "./a.csv"
+
+
 def test_a_secret_in_an_address_comes_from_the_environment(tmp_path: Path) -> None:
     text = "connections: {db: {url: 'postgresql://me:${PW}@h/d'}}"
     settings = project(tmp_path, text, PW="a@b/c:d%20").connection("db").settings

@@ -37,7 +37,7 @@ def check(
     """
     from headrace.cli.session import Session
     from headrace.control.connections import check as try_out
-    from headrace.control.runs import verdict
+    from headrace.control.outcome import verdict
 
     rows: list[dict[str, Any]] = []
     errors: list[ErrorReport | None] = []

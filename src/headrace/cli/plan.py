@@ -38,8 +38,8 @@ def plan(
     """
     from headrace.cli.request import orders
     from headrace.cli.session import Session
+    from headrace.control.outcome import verdict
     from headrace.control.pipelines import job
-    from headrace.control.runs import verdict
     from headrace.engine.plan import plan as look_ahead
 
     rows: list[dict[str, Any]] = []

@@ -51,14 +51,13 @@ class Project:
         if not isinstance(raw, dict) or not ("connector" in raw or "url" in raw):
             raise self._error(path, f"the connection {name!r} needs `connector` or `url`", remedy=_FIX)
         try:
-            if "url" in raw:
-                if more := sorted(set(raw) - {"url"}):
-                    raise self._error((*path, more[0]), f"{more[0]!r} can't stand beside `url`", remedy=_FIX)
-                spec, settings = catalog.from_url(self._plain((*path, "url")))
-                settings = self._fill((*path, "url"), settings)
+            if "connector" in raw:
+                spec, settings = catalog.connector(str(raw.pop("connector"))), raw
             else:
-                spec = catalog.connector(str(raw.pop("connector")))
-                settings = raw
+                # filled in only after it was taken apart: a secret needs no escaping then
+                spec, parts = catalog.from_url(str(self._plain((*path, "url"))))
+                del raw["url"]
+                settings = {**self._fill((*path, "url"), parts), **raw}
             spec.config.parse(settings)
         except (ConfigError, NotFoundError) as error:
             raise self._at(path, error) from None
@@ -227,7 +226,9 @@ def _validate(project: Project, model: type[EntryT], raw: Any, path: Path_) -> E
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_input=False)
+        # a key that is misspelled is the cause of one that is missing
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     where = (*path, *first["loc"])
     name = str(where[-1]) if where else ""
     if first["type"] == "extra_forbidden":

@@ -101,7 +101,7 @@ def validate(
     from headrace import catalog
     from headrace.cli.project import FILE, load
     from headrace.cli.schema import json_schema
-    from headrace.control.runs import verdict
+    from headrace.control.outcome import verdict
 
     if schema:
         screen.print(json.dumps(json_schema(catalog.connectors()), indent=2, ensure_ascii=False))

@@ -72,8 +72,8 @@ class _Shift:
         self.codes: list[int] = []
 
     def work(self, order: Order) -> None:
+        from headrace.control.outcome import exit_code
         from headrace.control.pipelines import job
-        from headrace.control.runs import exit_code
         from headrace.engine.stop import Stop
 
         platform = self.session.platform
@@ -146,7 +146,7 @@ class _Shift:
 
     def close(self) -> int:
         """The last word, and the exit code of the whole."""
-        from headrace.control.runs import PARTIAL
+        from headrace.control.outcome import PARTIAL
 
         codes = set(self.codes)
         code = codes.pop() if len(codes) == 1 else PARTIAL if codes else INTERRUPTED

@@ -152,7 +152,7 @@ def json_schema(connectors: Mapping[str, ConnectorSpec]) -> dict[str, Any]:
         "type": "object",
         "properties": {"url": {"type": "string", "description": "A one-line address."}},
         "required": ["url"],
-        "additionalProperties": False,
+        "not": {"required": ["connector"]},
     }
     choices = [by_url]
     for name, spec in connectors.items():

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from headrace import catalog
 from headrace.cli.command import UsageError
@@ -18,9 +19,11 @@ from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
 from headrace.control.endpoint import Endpoint, secrets
-from headrace.control.platform import Platform
 from headrace.errors import NotFoundError
 from headrace.model.pipeline import Pipeline, TransformStep
+
+if TYPE_CHECKING:
+    from headrace.control.platform import Platform
 
 FOLDER = Path(".headrace")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -49,6 +52,8 @@ class Session(AbstractContextManager["Session"]):
 
     @cached_property
     def platform(self) -> Platform:
+        from headrace.control.platform import Platform  # the store takes a while to load, and few need it
+
         return Platform.open(self.folder, os.environ)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from headrace import catalog
 from headrace.connector import Selection
@@ -13,7 +14,9 @@ from headrace.engine.plan import Job
 from headrace.errors import NotFoundError
 from headrace.model.connection import Connection
 from headrace.model.pipeline import Pipeline, StreamChoice, TransformStep
-from headrace.store import Store
+
+if TYPE_CHECKING:
+    from headrace.store import Store
 
 
 class Pipelines:

@@ -16,7 +16,6 @@ from headrace.errors import Fenced, HeadraceError, TransientError
 from headrace.model.run import ErrorReport, LogLine, Run, RunStatus, StreamProgress, StreamStatus
 from headrace.store import Lease, Store
 
-PARTIAL = 7
 _LOOK = 0.2  # seconds between two looks at the stop signal while waiting
 
 
@@ -118,21 +117,6 @@ class _Running:
 
     def _finish(self, run: Run, status: RunStatus, error: ErrorReport | None) -> Run:
         return self.store.runs.finish(run.id, status, error, lease=self.lease)
-
-
-def exit_code(run: Run) -> int:
-    """How a command ends that ran this run."""
-    if run.status is RunStatus.SUCCEEDED:
-        return 0
-    if run.error:
-        return run.error.exit_code
-    return verdict([s.error for s in run.streams]) or 1
-
-
-def verdict(errors: Sequence[ErrorReport | None]) -> int:
-    """The exit code of several things: that of their class of error if all failed alike, else partial."""
-    codes = {error.exit_code if error else 0 for error in errors}
-    return codes.pop() if len(codes) == 1 else PARTIAL if codes else 0
 
 
 def _account(stream: StreamProgress) -> str:
