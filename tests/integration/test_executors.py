@@ -55,12 +55,9 @@ def test_a_load_staged_by_two_other_processes_is_published_whole(case: Case, ben
     lease = bench.store.leases.acquire("p", "test", timedelta(minutes=1))
     run = bench.store.runs.queue("p")
     bench.store.runs.start(run.id, lease)
-    executor = processes(case)
-    try:
-        with bench.store.attempt(run.id, lease) as attempt:
-            (end,) = execute(replace(case.job(), pipeline=pipeline), attempt, Stop(), executor)
-    finally:
-        executor.close()
+    job = replace(case.job(), pipeline=pipeline, executor=lambda: processes(case))
+    with bench.store.attempt(run.id, lease) as attempt:
+        (end,) = execute(job, attempt, Stop())
     assert end.status is StreamStatus.SUCCEEDED, end.error
     assert_holds(case.target, loaded())
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -33,10 +33,16 @@ from headrace.errors import ConfigError, HeadraceError, NotFoundError
 from headrace.model.pipeline import Pipeline, StreamChoice, TransformStep
 from headrace.model.stream import split_name
 
+if TYPE_CHECKING:
+    from headrace.engine.executors import Executor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a run needs besides memory. `source` and `target` open a new connection at each call."""
+    """What a run needs besides memory. `source` and `target` open a new connection at each call.
+
+    `executor` makes what stages the slices of loads elsewhere; None means threads of this process.
+    """
 
     pipeline: Pipeline
     source_spec: ConnectorSpec
@@ -44,6 +50,7 @@ class Job:
     source: Callable[[], Source[Any]]
     target: Callable[[], Target[Any]]
     transform: MakeTransform
+    executor: Callable[[], Executor] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,15 +52,14 @@ class _Skipped(Exception):
     """A slice that was not begun, because its stream has failed or the run is ending."""
 
 
-def execute(
-    job: Job, state: State, stop: Stop, executor: Executor | None = None
-) -> tuple[StreamProgress, ...]:
+def execute(job: Job, state: State, stop: Stop) -> tuple[StreamProgress, ...]:
     """Run one attempt to its end; gives every stream's end state, a failure of one among the others.
 
     Raises what stops the whole attempt: the source or target is not to be reached, or the lease is
-    lost (ConflictError). `executor` stages the slices of loads; the default are threads.
+    lost (ConflictError).
     """
     source, target = job.source(), job.target()
+    executor = job.executor() if job.executor else Threads(source, target)
     try:
         shared = Shared(
             pipeline=job.pipeline,
@@ -71,8 +70,9 @@ def execute(
             board=Board(state),
             keeps_unchanged=Capability.UNCHANGED in job.target_spec.capabilities,
         )
-        return _Attempt(job, shared, executor or Threads(source, target)).run()
+        return _Attempt(job, shared, executor).run()
     finally:
+        executor.close()
         source.close()
         target.close()
 
