@@ -7,12 +7,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
+from moto import mock_aws
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import CommitTableResponse
@@ -31,6 +33,7 @@ from headrace.errors import (
     OutcomeUnknown,
     TransientError,
 )
+from servers.iceberg_rest import IcebergRest
 from servers.postgres import PASSWORD, PostgresServer
 from servers.s3 import S3Server
 from servers.tcp_proxy import Fault, TcpProxy
@@ -298,6 +301,21 @@ def test_a_warehouse_in_s3_takes_and_gives_back_rows(
     lake.target.close()
 
 
+def test_a_glue_catalogue_serves_every_mode(s3_server: S3Server, s3_bucket: str) -> None:
+    with mock_aws():
+        lake = Lake(f"s3://{s3_bucket}/lake", catalog_type="glue", s3=s3_server.access())
+        lake.target.check()
+        lake.load(ORDERS, APPEND, [{"id": 1}, {"id": 2}])
+        lake.load(ORDERS, UPSERT, [{"id": 2}, {"id": 3}])
+        assert lake.target._load(ORDERS).scan().to_arrow()["id"].to_pylist() in ([3, 2, 1], [2, 3, 1])
+        lake.load(ORDERS, REPLACE, [{"id": 9}])
+        assert lake.target._load(ORDERS).scan().to_arrow()["id"].to_pylist() == [9]
+        assert lake.target.committed(ORDERS, "p") == lake.token(3)
+        with pytest.raises(ConfigError, match="namespace"):
+            lake.target.describe(replace(ORDERS, namespace="a.b"))
+        lake.target.close()
+
+
 WRITER = """
 import sys
 from tests.integration.iceberg_lake import Lake, stream
@@ -454,3 +472,56 @@ def test_an_address_that_is_wrong_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         IcebergConfig.from_url(url)
     assert "warehouse" in (caught.value.remedy or "")
+
+
+@pytest.fixture
+def rest(tmp_path: Path) -> Iterator[IcebergRest]:
+    behind = open_catalog(IcebergConfig.parse({"warehouse": str(tmp_path / "lake")}))
+    assert isinstance(behind, SqlCatalog)
+    with IcebergRest(behind) as rest:
+        yield rest
+
+
+def lake_behind(rest: IcebergRest, **settings: Any) -> Lake:
+    return Lake("w", **{"catalog_type": "rest", "uri": rest.url, "token": rest.token, **settings})
+
+
+def test_a_rest_catalogue_serves_every_mode(rest: IcebergRest) -> None:
+    lake = lake_behind(rest, partition_spec={"public.orders": ["bucket(2, id)"]})
+    lake.target.check()
+    lake.load(ORDERS, APPEND, [{"id": 1}, {"id": 2}])
+    lake.load(ORDERS, UPSERT, [{"id": 2, "note": "b"}, {"id": 3}])
+    assert [(row["id"], row["note"]) for row in lake.rows(ORDERS)] == [(1, None), (2, "b"), (3, None)]
+    lake.load(ORDERS, REPLACE, [{"id": 9}])
+    assert ids(lake) == [9]
+    assert lake.target.committed(ORDERS, "p") == lake.token(3)
+    lake.target.close()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 409])
+def test_a_rest_commit_that_was_made_and_answered_wrongly_is_a_success(
+    rest: IcebergRest, status: int
+) -> None:
+    lake = lake_behind(rest)
+    lake.load(ORDERS, UPSERT, [{"id": 1}])
+    staged = lake.stage(ORDERS, UPSERT, [{"id": 1, "note": "b"}])
+    rest.after_commit = lambda: status
+    lake.target.publish(ORDERS, UPSERT, [staged], lake.token(2))
+    assert lake.rows(ORDERS) == [{"id": 1, "note": "b"}]
+    assert len(lake.table(ORDERS).metadata.snapshots) == 2
+    lake.target.close()
+
+
+def test_a_wrong_token_of_a_rest_catalogue_is_named_and_not_shown(rest: IcebergRest) -> None:
+    lake = lake_behind(rest, token="sesame")
+    with pytest.raises(AuthError) as caught:
+        lake.target.check()
+    assert caught.value.field == "token"
+    assert "sesame" not in f"{caught.value} {lake.config!r}"
+
+
+def test_a_rest_catalogue_that_is_away_is_a_matter_of_time() -> None:
+    lake = Lake("w", catalog_type="rest", uri="http://127.0.0.1:9", token="t")
+    with pytest.raises(TransientError) as caught:
+        lake.target.check()
+    assert caught.value.field == "uri"

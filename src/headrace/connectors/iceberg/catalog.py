@@ -35,6 +35,7 @@ from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError
 from headrace.model.stream import Stream
 
 BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
 _OPEN_ATTEMPTS = 10
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SAFE = re.compile(r"\w[\w.-]{0,100}", re.ASCII)
@@ -53,10 +54,11 @@ def open_catalog(config: IcebergConfig) -> Catalog:
         **_s3(config.s3 or S3()),
     }
     if config.catalog_type != "sql":
-        properties |= {"uri": config.uri, "warehouse": config.warehouse}
+        address = "glue.endpoint" if config.catalog_type == "glue" else "uri"
+        properties |= {address: config.uri, "warehouse": config.warehouse}
         with translated("opening the catalogue"):
             return load_catalog(config.catalog_name, **{k: v for k, v in properties.items() if v})
-    properties |= {"uri": _database(config), "warehouse": warehouse(config)}
+    properties |= {"uri": _database(config), "warehouse": warehouse(config), "pool_pre_ping": "true"}
     return _open_sql(config.catalog_name, {k: v for k, v in properties.items() if v})
 
 
@@ -72,7 +74,15 @@ def warehouse(config: IcebergConfig) -> str | None:
 def identifier(config: IcebergConfig, stream: Stream) -> Identifier:
     """The namespace in its dotted parts, then the table's name, whatever characters it has."""
     namespace = config.namespace or stream.namespace or "default"
-    return (*[part for part in namespace.split(".") if part], stream.name)
+    parts = [part for part in namespace.split(".") if part]
+    if config.catalog_type in ("glue", "hive") and len(parts) != 1:
+        raise ConfigError(
+            "iceberg.deep_namespace",
+            f"a {config.catalog_type} catalogue has no namespace in parts as {namespace!r}",
+            field="namespace",
+            remedy="Set a namespace without a dot.",
+        )
+    return (*(parts or ["default"]), stream.name)
 
 
 def location(config: IcebergConfig, name: Identifier) -> str | None:
@@ -82,7 +92,7 @@ def location(config: IcebergConfig, name: Identifier) -> str | None:
     that no name leaves the warehouse and no two share a folder.
     """
     base = warehouse(config)
-    if not base or config.catalog_type != "sql":
+    if not base or config.catalog_type == "rest":
         return None
     parts = [part if _SAFE.fullmatch(part) else _plain(part) for part in (".".join(name[:-1]), name[-1])]
     return "/".join((base, *parts))
@@ -136,7 +146,24 @@ def translate(error: Exception, doing: str) -> HeadraceError | None:
         return _database_error(error, said)
     if isinstance(error, OSError):
         return _storage_error(error, said)
+    if type(error).__module__.partition(".")[0] in ("botocore", "thrift", "hive_metastore"):
+        return _service_error(said)
     return None
+
+
+def _service_error(said: str) -> HeadraceError:
+    if any(
+        word in said for word in ("AccessDenied", "UnrecognizedClient", "InvalidSignature", "ExpiredToken")
+    ):
+        return AuthError(
+            "iceberg.service_auth",
+            said,
+            field="s3",
+            remedy="Check keys and rights for the catalogue's service.",
+        )
+    return TransientError(
+        "iceberg.service", said, field="uri", remedy="Check that the catalogue's service can be reached."
+    )
 
 
 def _database_error(error: DBAPIError, said: str) -> HeadraceError | None:
@@ -205,10 +232,10 @@ def _reveal(secret: Secret | None) -> str | None:
 def _s3(s3: S3) -> dict[str, str | None]:
     return {
         "s3.endpoint": s3.endpoint,
-        "s3.region": s3.region,
-        "s3.access-key-id": s3.access_key_id,
-        "s3.secret-access-key": _reveal(s3.secret_access_key),
-        "s3.session-token": _reveal(s3.session_token),
+        "client.region": s3.region,
+        "client.access-key-id": s3.access_key_id,
+        "client.secret-access-key": _reveal(s3.secret_access_key),
+        "client.session-token": _reveal(s3.session_token),
         "s3.force-virtual-addressing": str(not s3.path_style),
     }
 
@@ -226,8 +253,10 @@ def _database(config: IcebergConfig) -> str:
             url = make_url(config.uri)
         if config.password is not None:
             url = url.set(password=config.password.get_secret_value())
-        if url.get_backend_name() == "sqlite" and "timeout" not in url.query:
-            url = url.update_query_dict({"timeout": str(BUSY_SECONDS)})
+        patience = {"sqlite": ("timeout", BUSY_SECONDS), "postgresql": ("connect_timeout", CONNECT_SECONDS)}
+        name, seconds = patience.get(url.get_backend_name(), ("", 0))
+        if name and name not in url.query:
+            url = url.update_query_dict({name: str(seconds)})
         return url.render_as_string(hide_password=False)
 
 

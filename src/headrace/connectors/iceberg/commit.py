@@ -20,8 +20,16 @@ from pyiceberg.manifest import (
     ManifestFile,
 )
 from pyiceberg.table import Table, Transaction
-from pyiceberg.table.snapshots import Operation, ancestors_of
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import (
+    Operation,
+    SnapshotSummaryCollector,
+    Summary,
+    ancestors_of,
+    update_snapshot_summaries,
+)
 from pyiceberg.table.update.snapshot import _MergeAppendFiles
+from pyiceberg.typedef import EMPTY_DICT
 
 from headrace.connector import Staged, Token
 from headrace.connectors.iceberg.catalog import outcome_unknown, translate, translated
@@ -109,7 +117,7 @@ def token_in(table: Table, pipeline: str) -> Token | None:
 
 
 def _prepare(table: Table, change: Change, token: Token) -> tuple[Transaction, Swap]:
-    transaction = table.transaction()
+    transaction = _Transaction(table)
     position = json.dumps(token.position, ensure_ascii=False, separators=(",", ":"))
     swap = Swap(
         transaction,
@@ -147,6 +155,14 @@ def _look(load: Callable[[], Table], token: Token, tried: Swap, error: Exception
             f"the reply to a commit was lost ({type(error).__name__})",
             remedy="Nothing to do: the table is looked at before anything is written again.",
         ) from error
+
+
+class _Transaction(Transaction):
+    """Does not copy the whole metadata at every look before there is an update, as pyiceberg does."""
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        return super().table_metadata if self._updates else self._table.metadata
 
 
 class Swap(_MergeAppendFiles):
@@ -197,6 +213,20 @@ class Swap(_MergeAppendFiles):
                     writer.add_entry(self._as(ManifestEntryStatus.EXISTING, entry))
             kept.append(writer.to_manifest_file())
         return kept
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        """The totals; not by partition, since pyiceberg cannot name days beyond Python's calendar."""
+        metadata = self._transaction.table_metadata
+        collector = SnapshotSummaryCollector()
+        for file in self._added_data_files:
+            collector.add_file(file, metadata.schema())
+        for file in self._deleted_data_files:
+            collector.remove_file(file, metadata.schema())
+        parent = metadata.current_snapshot()
+        return update_snapshot_summaries(
+            Summary(operation=self._operation, **collector.build(), **snapshot_properties),
+            parent.summary if parent else None,
+        )
 
     def _as(self, status: ManifestEntryStatus, entry: ManifestEntry) -> ManifestEntry:
         arguments: dict[str, Any] = {

@@ -74,6 +74,8 @@ class IcebergTarget(Target[IcebergConfig]):
         for _ in range(_EVOLVE_ATTEMPTS):
             table = self._find(stream) or self._create(stream, wanted)
             _check_table(table, stream, wanted)
+            if types.from_iceberg(table.schema()) == wanted:
+                return
             try:
                 with translated("changing the table's schema"), table.update_schema() as update:
                     for field in wanted:
