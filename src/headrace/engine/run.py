@@ -20,7 +20,7 @@ from headrace.engine.schema import SchemaChanged, land
 from headrace.engine.state import StagedSlice, State
 from headrace.engine.stop import Stop
 from headrace.engine.write import Piece, StagedResult, TooManyRejects, check_limit
-from headrace.errors import ConflictError, HeadraceError, OutcomeUnknown
+from headrace.errors import ConflictError, Fenced, HeadraceError, OutcomeUnknown
 from headrace.model.pipeline import SchemaPolicy
 from headrace.model.run import StreamProgress, StreamStatus
 from headrace.model.stream import ReadMode
@@ -56,7 +56,7 @@ def execute(job: Job, state: State, stop: Stop) -> tuple[StreamProgress, ...]:
     """Run one attempt to its end; gives every stream's end state, a failure of one among the others.
 
     Raises what stops the whole attempt: the source or target is not to be reached, or the lease is
-    lost (ConflictError).
+    lost (Fenced).
     """
     source, target = job.source(), job.target()
     executor = job.executor() if job.executor else Threads(source, target)
@@ -84,7 +84,7 @@ class _Attempt:
         self.executor = executor
         self.board, self.state = shared.board, shared.state
         self.streams: dict[str, PlannedStream] = {}
-        self.fatal: ConflictError | None = None
+        self.fatal: Fenced | None = None
         self.work: dict[Future[Any], Load | tuple[str, ...]] = {}
 
     def run(self) -> tuple[StreamProgress, ...]:
@@ -284,9 +284,10 @@ class _Attempt:
         try:
             with shared.publishing:
                 commit(work)
-        except OutcomeUnknown as error:
-            # the publish may land yet, so its files must never be taken for leftovers
-            self.state.drop_staged(stream.id)
+        except (OutcomeUnknown, ConflictError) as error:
+            # it may land yet, so that its files are no leftovers; or they are for a table that is gone
+            if not isinstance(error, Fenced):
+                self.state.drop_staged(stream.id)
             self._fail((stream.id,), error)
         except HeadraceError as error:
             self._fail((stream.id,), error)
@@ -301,7 +302,7 @@ class _Attempt:
         ours = report(error)
         pausing = isinstance(ours, SchemaChanged) and self.job.pipeline.schema_policy is SchemaPolicy.PAUSE
         status = StreamStatus.PAUSED if pausing else StreamStatus.FAILED
-        if isinstance(ours, ConflictError):  # another worker owns the pipeline: nothing here may go on
+        if isinstance(ours, Fenced):  # another worker owns the pipeline: nothing here may go on
             self.fatal = ours
             self.shared.stop.abort()
         if ours is not error and isinstance(error, Exception):
