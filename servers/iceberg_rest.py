@@ -46,9 +46,7 @@ class IcebergRest:
     def __enter__(self) -> IcebergRest:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        ).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(
@@ -127,7 +125,11 @@ def _handler(rest: IcebergRest) -> type[BaseHTTPRequestHandler]:
             with contextlib.suppress(OSError):
                 self.wfile.write(b"" if self.command == "HEAD" else data)
 
-        do_POST = do_HEAD = do_GET
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
         def _answer(self, parts: list[str], body: dict[str, Any]) -> tuple[int, Any]:
             if self.headers.get("Authorization") != f"Bearer {rest.token}":

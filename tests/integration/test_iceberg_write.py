@@ -208,9 +208,8 @@ def test_times_beyond_pythons_calendar_are_kept_and_have_bounds(tmp_path: Path, 
     lake.publish(far, APPEND, lake.stage_batches(far, APPEND, [Batch(far.id, batch)]))
     found = read_with_pyiceberg(lake.table(far).metadata_location)
     assert sorted(found["at"].cast(pa.int64()).to_pylist()) == ends
-    bounds = [
-        bound for task in lake.table(far).scan().plan_files() for bound in task.file.lower_bounds.values()
-    ]
+    files = [task.file for task in lake.table(far).scan().plan_files()]
+    bounds = [bound for file in files for bound in file.lower_bounds.values()]
     assert {ends[0], -(10**6)} <= {int.from_bytes(bound, "little", signed=True) for bound in bounds}
     lake.target.close()
 

@@ -6,6 +6,7 @@ import itertools
 import threading
 import uuid
 from collections.abc import Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyiceberg.types as ice
@@ -101,10 +102,9 @@ class IcebergTarget(Target[IcebergConfig]):
         return IcebergWriter(self._load, stream, key, self.config.target_file_size_mb << 20)
 
     def publish(self, stream: Stream, mode: WriteMode, staged: Sequence[Staged], token: Token) -> None:
-        last = max((n for n, s in enumerate(staged) if s.truncates), default=-1)
+        last = max((n for n, one in enumerate(staged) if one.truncates), default=-1)
         empties = mode is WriteMode.REPLACE or last >= 0
         counted = staged[max(last, 0) :]
-        unused = staged[: max(last, 0)]
         if mode is WriteMode.UPSERT:
             upsert = Upsert(counted, stream.primary_key, empties, self.config.target_file_size_mb << 20)
             try:
@@ -115,7 +115,7 @@ class IcebergTarget(Target[IcebergConfig]):
                 upsert.undo()
                 raise
             upsert.finish()
-            self.discard(stream, unused)
+            quietly(partial(self._tidy, stream, staged, last))
             return
         details = [file for one in counted for file in one.detail["files"]]
 
@@ -126,7 +126,7 @@ class IcebergTarget(Target[IcebergConfig]):
             return Change(added, None if empties else frozenset())
 
         commit(lambda: self._load(stream), plan, token)
-        self.discard(stream, unused)
+        quietly(partial(self._tidy, stream, staged, last))
 
     def committed(self, stream: Stream, pipeline: str) -> Token | None:
         table = self._find(stream)
@@ -137,6 +137,13 @@ class IcebergTarget(Target[IcebergConfig]):
             return
         for one in staged:
             remove(table.io, [*[file["path"] for file in one.detail["files"]], *one.detail["keys"]])
+
+    def _tidy(self, stream: Stream, staged: Sequence[Staged], last: int) -> None:
+        """Remove what a publish leaves: the files staged before the last truncate, and all key logs."""
+        unused = [file["path"] for one in staged[: max(last, 0)] for file in one.detail["files"]]
+        logs = [log for one in staged for log in one.detail["keys"]]
+        if unused or logs:
+            remove(self._load(stream).io, [*unused, *logs])
 
     def close(self) -> None:
         with self._lock:

@@ -88,10 +88,9 @@ class Upsert:
         return Change(added, removed)
 
     def finish(self) -> None:
-        """Remove what was staged and is not in the table: key logs, and files that were written anew."""
+        """Remove the staged files that were written anew."""
         if self._table is not None:
-            logs = [log for one in self._staged for log in one.detail["keys"]]
-            remove(self._table.io, [*logs, *[self._details[number]["path"] for number in self._superseded]])
+            remove(self._table.io, [self._details[number]["path"] for number in self._superseded])
 
     def undo(self) -> None:
         """Remove what `plan` wrote."""
