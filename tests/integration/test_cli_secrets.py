@@ -53,6 +53,7 @@ def test_no_command_prints_a_secret_and_run_writes_none_to_disk(
         assert done.out + done.err, line
         assert "c4nary" not in done.out + done.err, line
         assert "c4nary%2Fp%40ss" not in done.out + done.err, line
+    assert {run["status"] for run in cli("status", "--json").document["runs"]} == {"succeeded"}
     kept = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert any(file.name == "headrace.db" for file in kept)
     for file in kept:

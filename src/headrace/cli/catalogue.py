@@ -113,7 +113,7 @@ _SETTINGS = (
     Column("type", "type"),
     Column(
         "default",
-        lambda row: "required" if row["required"] else "" if row["default"] is None else row["default"],
+        lambda row: "required" if row["required"] else "" if row["default"] is None else str(row["default"]),
     ),
     Column("help", "help"),
 )

@@ -100,7 +100,7 @@ _CHECKED = (
         style=lambda row: "green" if row["ok"] else "bold red",
     ),
     Column("seconds", lambda row: f"{row['seconds']:.2f}", right=True),
-    Column("error", lambda row: (row["error"] or {}).get("code") or "", style="red"),
+    Column("error", lambda row: (row["error"] or {}).get("code") or "", style="red", optional=True),
 )
 
 

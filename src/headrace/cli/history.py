@@ -54,16 +54,16 @@ def _error(row: Mapping[str, Any]) -> str:
 
 
 _RUN = (
-    Column("run", lambda row: row["run"][:8]),
+    Column("run", lambda row: row["run"][:8], whole=True),
     Column("pipeline", "pipeline"),
-    Column("started", lambda row: (row["started_at"] or row["queued_at"])[:19].replace("T", " ")),
-    Column("status", "status", style=lambda row: STYLES[row["status"]]),
+    Column("started", lambda row: (row["started_at"] or row["queued_at"])[:19].replace("T", " "), whole=True),
+    Column("status", "status", style=lambda row: STYLES[row["status"]], whole=True),
     Column("seconds", lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}", right=True),
-    Column("attempt", "attempt", right=True),
+    Column("retries", lambda row: row["attempt"] - 1, right=True, optional=True),
     Column("read", "read", right=True),
     Column("written", "written", right=True),
-    Column("rejected", "rejected", right=True),
-    Column("error", _error, style="red"),
+    Column("rejected", "rejected", right=True, optional=True),
+    Column("error", _error, style="red", optional=True),
 )
 
 

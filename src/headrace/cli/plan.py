@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
@@ -52,7 +52,11 @@ def plan(
                 errors.append(report)
                 if report:
                     screen.complain(report, about=outlook.stream)
-    screen.rows("streams", rows, _COLUMNS, none="nothing to do")
+    columns: Sequence[Column] = _COLUMNS
+    if screen.narrow and len({row["pipeline"] for row in rows}) == 1:
+        screen.say(rows[0]["pipeline"])
+        columns = _COLUMNS[1:]
+    screen.rows("streams", rows, columns, none="nothing to do")
     if code := verdict(errors):
         return code
     return CHANGES if detailed_exitcode and any(row["action"] != "none" for row in rows) else 0
@@ -90,7 +94,7 @@ _COLUMNS = (
     Column("mode", "mode"),
     Column("table", "target"),
     Column("action", "action", style=lambda row: _ACTIONS[row["action"]]),
-    Column("columns", _columns),
+    Column("columns", _columns, optional=True),
     Column("rows", lambda row: None if row["rows"] is None else f"~{row['rows']:,}", right=True),
     Column("from", lambda row: position_text(row["position"])),
 )

@@ -243,13 +243,13 @@ def _style(row: Mapping[str, Any]) -> str:
 
 SUMMARY = (
     Column("stream", "stream"),
-    Column("status", "status", style=_style),
+    Column("status", "status", style=_style, whole=True),
     Column("read", "read", right=True),
     Column("written", "written", right=True),
-    Column("rejected", "rejected", right=True),
-    Column("skipped", lambda row: sum(row["skipped"].values()), right=True),
+    Column("rejected", "rejected", right=True, optional=True),
+    Column("skipped", lambda row: sum(row["skipped"].values()), right=True, optional=True),
     Column("seconds", lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}", right=True),
     Column("rows/s", "rows_per_second", right=True),
-    Column("error", lambda row: (row["error"] or {}).get("code") or "", style="red"),
+    Column("error", lambda row: (row["error"] or {}).get("code") or "", style="red", optional=True),
 )
 """The columns of the table at the end of a run."""

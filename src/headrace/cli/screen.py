@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,17 +24,24 @@ VERSION = 1
 
 HIDDEN = "********"
 _USERINFO = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+_NOTHING = ("", "–", "0")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its title, and the key of a row or a function of it that gives the text."""
+    """A column of a table: its title, and the key of a row or a function of it that gives the text.
+
+    On a terminal, which is narrow, an `optional` column is left out when no row has anything to say in
+    it. Elsewhere the columns are always the same.
+    """
 
     title: str
     value: str | Callable[[Mapping[str, Any]], Any]
     right: bool = False
     style: str | Callable[[Mapping[str, Any]], str] = ""
+    whole: bool = False  # never cut over several lines
+    optional: bool = False
 
     def cell(self, row: Mapping[str, Any]) -> tuple[str, str]:
         value = row.get(self.value) if isinstance(self.value, str) else self.value(row)
@@ -92,6 +98,11 @@ class Screen:
     def live(self) -> bool:
         """May progress be redrawn in place?"""
         return self._err.is_terminal and self.format == "table" and not self.common.quiet
+
+    @property
+    def narrow(self) -> bool:
+        """Is stdout a terminal?"""
+        return self._out.is_terminal
 
     @property
     def asks(self) -> bool:
@@ -185,16 +196,18 @@ class Screen:
         elif none:
             self.say(none)
 
-    def table(
-        self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], *, talk: bool = False
-    ) -> None:
-        console = self._err if talk else self._out
-        table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+        console = self._out
+        if console.is_terminal:
+            columns = [
+                c for c in columns if not c.optional or any(c.cell(r)[0] not in _NOTHING for r in rows)
+            ]
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
             table.add_column(
                 column.title,
                 justify="right" if column.right else "left",
-                header_style="bold",
+                no_wrap=column.whole or column.right,
                 overflow="fold",
             )
         for row in rows:
