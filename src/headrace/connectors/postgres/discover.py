@@ -25,15 +25,19 @@ _PART = 5_000  # tables whose details are fetched together
 _RELATIONS = """
 SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text, c.reltuples::float8,
        c.relpages::bigint, c.relhassubclass, pg_catalog.has_table_privilege(c.oid, 'SELECT')
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+FROM {source}
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
   AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY (%(schemas)s::text[]))
-  AND (%(names)s::text[] IS NULL OR (n.nspname::text, c.relname::text) IN
-       (SELECT s, t FROM unnest(%(namespaces)s::text[], %(names)s::text[]) AS wanted (s, t)))
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE')
   AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT')
 ORDER BY n.nspname, c.relname
+"""
+_ALL = "pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+_NAMED = """
+unnest(%(namespaces)s::name[], %(names)s::name[]) AS wanted (s, t)
+JOIN pg_catalog.pg_namespace n ON n.nspname = s
+JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t
 """
 _SIZES = """
 WITH RECURSIVE tree AS (
@@ -42,7 +46,7 @@ WITH RECURSIVE tree AS (
     UNION SELECT tree.root, i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.leaf
 )
 SELECT tree.root::bigint, sum(greatest(c.reltuples, 0))::float8, sum(c.relpages)::bigint
-FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.leaf GROUP BY tree.root
+FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.leaf WHERE c.relkind <> 'p' GROUP BY tree.root
 """
 _COLUMNS = """
 SELECT a.attrelid::bigint, a.attnum::int, a.attname::text, a.atttypid::bigint, a.atttypmod,
@@ -61,10 +65,14 @@ WHERE i.indrelid = ANY (%(oids)s::oid[]) AND i.indisunique AND i.indisvalid AND 
 ORDER BY i.indrelid, i.indisprimary DESC, i.indnkeyatts, i.indexrelid
 """
 _TYPES = """
-SELECT t.oid::bigint, t.typtype::text, t.typbasetype::bigint, t.typtypmod, t.typelem::bigint,
-       t.typcategory::text
-FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem
-WHERE t.typtype <> 'c' AND (e.oid IS NULL OR e.typtype <> 'c')
+WITH RECURSIVE used AS (
+    SELECT oid, typtype, typbasetype, typtypmod, typelem, typcategory
+    FROM pg_catalog.pg_type WHERE oid = ANY (%s::oid[])
+    UNION SELECT t.oid, t.typtype, t.typbasetype, t.typtypmod, t.typelem, t.typcategory
+    FROM used JOIN pg_catalog.pg_type t ON t.oid = used.typbasetype OR t.oid = used.typelem
+)
+SELECT oid::bigint, typtype::text, typbasetype::bigint, typtypmod, typelem::bigint, typcategory::text
+FROM used
 """
 
 
@@ -194,19 +202,21 @@ def _relations(
         "namespaces": None if names is None else [namespace for namespace, _ in names],
         "names": None if names is None else [name for _, name in names],
     }
-    return [_table(*row) for row in session.execute(_RELATIONS, parameters)]
+    query = _RELATIONS.format(source=_ALL if names is None else _NAMED)
+    return [_table(*row) for row in session.execute(query, parameters)]
 
 
 def _described(session: Session, found: Sequence[Table]) -> Iterator[Table]:
-    types = {row[0]: PgType(*row) for row in session.execute(_TYPES)} if found else {}
     for start in range(0, len(found), _PART):
         part = found[start : start + _PART]
-        details = _details(session, part, types)
+        details = _details(session, part)
         for table in part:
             rows, size = table.rows, table.bytes
             if table.oid in details.sizes:
                 below, pages = details.sizes[table.oid]
-                rows, size = int((rows or 0) + below), (size or 0) + pages * _PAGE
+                size = (size or 0) + pages * _PAGE
+                if table.kind != "p" or rows is None:  # an analysed partitioned table knows the sum itself
+                    rows = int((rows or 0) + below)
             columns = tuple(details.columns.get(table.oid, ()))
             key = details.keys.get(table.oid, ())
             readable = {column.name for column in columns}.issuperset(key)
@@ -243,11 +253,14 @@ def _table(*row: Any) -> Table:
     )
 
 
-def _details(session: Session, part: Sequence[Table], types: dict[int, PgType]) -> _Found:
+def _details(session: Session, part: Sequence[Table]) -> _Found:
     found = _Found()
     oids = {"oids": [t.oid for t in part], "whole": [t.oid for t in part if t.whole]}
     numbers: dict[tuple[int, int], Column] = {}
-    for relation, number, name, oid, modifier, dimensions, not_null in session.execute(_COLUMNS, oids):
+    columns = session.execute(_COLUMNS, oids).fetchall()
+    used = sorted({oid for _, _, _, oid, *_ in columns})
+    types = {row[0]: PgType(*row) for row in session.execute(_TYPES, (used,))}
+    for relation, number, name, oid, modifier, dimensions, not_null in columns:
         base, base_modifier = resolve(types, oid, modifier)
         column = Column(
             name=name,

@@ -18,7 +18,7 @@ from headrace.errors import TransientError
 from headrace.model.stream import join_name
 
 _MOST = 64  # slices a relation
-_LEAST = 8 << 20  # bytes a slice
+_LEAST = 1024  # pages a slice: 8 MiB as servers are built
 _TID_SCANS = 140_000  # the first version that reads a range of pages without the rest of the table
 
 _LEAVES = """
@@ -28,7 +28,8 @@ WITH RECURSIVE tree AS (
 )
 SELECT tree.root::bigint, c.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
        c.relfilenode::bigint, pg_catalog.pg_relation_filenode(c.oid)::bigint,
-       CASE WHEN c.relkind IN ('r', 'm') THEN pg_catalog.pg_relation_size(c.oid) END,
+       CASE WHEN c.relkind IN ('r', 'm')
+            THEN pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint END,
        pg_catalog.has_table_privilege(c.oid, 'SELECT') AND NOT pg_catalog.row_security_active(c.oid)
 FROM tree JOIN pg_catalog.pg_class c ON c.oid = tree.leaf
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -58,7 +59,7 @@ class Leaf(NamedTuple):
     kind: str
     planned_file: int
     file: int | None
-    size: int | None
+    pages: int | None
     direct: bool
 
 
@@ -144,16 +145,18 @@ def cut(
     stored = [leaf for leaf in leaves if leaf.kind in "rmf"]
     if not stored or not table.whole or not all(leaf.direct for leaf in leaves):
         # a view, or rows that the role sees through the table only
-        session.execute(sql.SQL("SELECT 1 FROM {} LIMIT 0").format(selected.relation))  # holds off TRUNCATE
+        with session.transaction():
+            session.execute(
+                sql.SQL("SELECT 1 FROM {} LIMIT 0").format(selected.relation)
+            )  # holds off TRUNCATE
         bounds = Bounds(snapshot=snapshot.name, oldest=snapshot.oldest, shape=shape)
         yield Slice(key=f"{stream}:whole", reads=(selected.read,), bounds=bounds.to_json(), until=until)
         return
-    (page,) = session.execute("SELECT current_setting('block_size')::int").fetchone() or (8192,)
     for leaf in stored:
         if leaf.kind != "f" and leaf.file != leaf.planned_file:
             raise rewritten(join_name(leaf.namespace, leaf.name))
         part = "" if leaf.oid == table.oid else join_name(leaf.namespace, leaf.name) + ":"
-        for low, high in _ranges(leaf, page, session.info.server_version):
+        for low, high in _ranges(leaf, session.info.server_version):
             bounds = Bounds(
                 snapshot=snapshot.name,
                 oldest=snapshot.oldest,
@@ -168,13 +171,12 @@ def cut(
             yield Slice(key=key, reads=(selected.read,), bounds=bounds.to_json(), until=until)
 
 
-def _ranges(leaf: Leaf, page: int, version: int) -> Iterator[tuple[int, int | None]]:
+def _ranges(leaf: Leaf, version: int) -> Iterator[tuple[int, int | None]]:
     """Page ranges in steps of a power of two, so that a table which grows keeps its first ranges."""
-    pages = (leaf.size or 0) // page
-    step = _LEAST // page
+    pages, step = leaf.pages or 0, _LEAST
     while step * _MOST < pages:
         step *= 2
-    if version < _TID_SCANS or leaf.size is None:
+    if version < _TID_SCANS:
         step = max(pages, 1)
     low = 0
     while low + step < pages:

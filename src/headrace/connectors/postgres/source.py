@@ -120,16 +120,14 @@ class PostgresSource(Source[PostgresConfig]):
                 leaves = load.leaves(session, list(tables.values()))
                 for read, name in zip(loads, names, strict=True):
                     try:
-                        with (
-                            session.transaction(),
-                            translated(self.config, table=read.stream.id, filter=read.filter),
-                        ):
+                        with translated(self.config, table=read.stream.id, filter=read.filter):
                             if name not in tables:
                                 raise discover.missing(session, *name)
                             selected = Selected.of(tables[name], read)
                             until: Position = {"snapshot": snapshot.name}
                             if read.mode is ReadMode.INCREMENTAL:
-                                until = Reader(session, snapshot, selected, {}).position()
+                                with session.transaction():  # an error leaves the snapshot to the others
+                                    until = Reader(session, snapshot, selected, {}).position()
                             found += load.cut(session, snapshot, selected, leaves[selected.table.oid], until)
                     except HeadraceError as error:
                         if len(reads) == 1 or session.closed:

@@ -1,0 +1,539 @@
+"""Loads from PostgreSQL: discovery, page ranges under one snapshot, what a later attempt may keep."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from headrace.connector import Batch, Event, Selection, Slice, StreamRead
+from headrace.connectors.postgres import load
+from headrace.connectors.postgres.config import PostgresConfig
+from headrace.connectors.postgres.source import PostgresSource
+from headrace.errors import AuthError, ConfigError, NotFoundError, TransientError
+
+Db = psycopg.Connection[Any]
+Make = Callable[..., PostgresSource]
+
+
+@pytest.fixture
+def db(postgres_url: str) -> Iterator[Db]:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def make(postgres_url: str) -> Iterator[Make]:
+    made = []
+
+    def one(**settings: Any) -> PostgresSource:
+        raw = {**PostgresConfig.from_url(postgres_url), **settings}
+        made.append(PostgresSource(PostgresConfig.parse(raw)))
+        return made[-1]
+
+    yield one
+    for source in made:
+        source.close()
+
+
+@pytest.fixture
+def source(make: Make) -> PostgresSource:
+    return make()
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices of four pages in place of a thousand."""
+    monkeypatch.setattr(load, "_LEAST", 4)
+
+
+def one(source: PostgresSource, name: str = "public.t", **read: Any) -> StreamRead:
+    (stream,) = source.discover(Selection(include=(name,)))
+    return StreamRead(stream=stream, **read)
+
+
+def drain(events: Iterator[Event]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for event in events:
+        assert isinstance(event, Batch)
+        found += event.rows.to_pylist()
+    return found
+
+
+def rows(source: PostgresSource, slices: list[Slice]) -> list[dict[str, Any]]:
+    return [row for piece in slices for row in drain(source.read(piece, {}))]
+
+
+def everything(source: PostgresSource, name: str = "public.t", **read: Any) -> list[dict[str, Any]]:
+    return rows(source, source.slices([one(source, name, **read)], {}))
+
+
+def fill(db: Db, count: int = 4000, table: str = "t") -> None:
+    db.execute(sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, note text)").format(sql.Identifier(table)))
+    db.execute(
+        sql.SQL("INSERT INTO {} SELECT n, repeat('x', 100) FROM generate_series(1, {}) n").format(
+            sql.Identifier(table), count
+        )
+    )
+
+
+# Discovery
+
+
+def test_tables_views_and_partitioned_tables_are_found_with_keys_cursors_and_sizes(
+    db: Db, source: PostgresSource
+) -> None:
+    db.execute("""
+        CREATE SCHEMA shop;
+        CREATE TABLE shop.orders (
+            id bigint, at timestamptz NOT NULL, day date, name text, PRIMARY KEY (id, at)
+        ) PARTITION BY RANGE (at);
+        CREATE TABLE shop.orders_2024 PARTITION OF shop.orders FOR VALUES FROM ('2024-1-1') TO ('2025-1-1');
+        CREATE TABLE shop.orders_rest PARTITION OF shop.orders DEFAULT;
+        INSERT INTO shop.orders SELECT n, '2024-05-01', NULL, 'x' FROM generate_series(1, 1000) n;
+        CREATE VIEW shop.names AS SELECT name FROM shop.orders;
+        CREATE MATERIALIZED VIEW shop.days AS SELECT day FROM shop.orders;
+        CREATE TABLE plain (a int, b int NOT NULL, c int NOT NULL, UNIQUE (a), UNIQUE (c, b));
+        CREATE TABLE partial (a int NOT NULL);
+        CREATE UNIQUE INDEX ON partial (a) WHERE a > 0;
+        CREATE UNIQUE INDEX ON partial ((a + 1));
+        ANALYZE;
+    """)
+    found = {stream.id: stream for stream in source.discover()}
+    assert list(found) == ["public.partial", "public.plain", "shop.days", "shop.names", "shop.orders"]
+    orders = found["shop.orders"]
+    assert orders.primary_key == ("id", "at") and orders.cursors == ("id", "at", "day")
+    assert orders.rows == 1000 and orders.bytes and orders.bytes >= 8192
+    assert [field.nullable for field in orders.schema] == [False, False, True, True]
+    assert found["public.plain"].primary_key == ("c", "b")
+    assert found["public.partial"].primary_key == ()
+    assert found["shop.names"].kind == "view" and found["shop.names"].rows is None
+
+
+def test_selections_narrow_discovery_by_name_pattern_and_schema(db: Db, make: Make) -> None:
+    db.execute("""
+        CREATE SCHEMA a; CREATE SCHEMA b;
+        CREATE TABLE a.t (x int); CREATE TABLE a.u (x int); CREATE TABLE b.t (x int);
+        CREATE TABLE b."w*" (x int); CREATE TABLE b.wx (x int)
+    """)
+
+    def ids(source: PostgresSource, *include: str, exclude: tuple[str, ...] = ()) -> list[str]:
+        return [s.id for s in source.discover(Selection(include=include, exclude=exclude))]
+
+    assert ids(make(), "a.t", "b.t") == ["a.t", "b.t"]
+    assert ids(make(), "a.*", exclude=("*.u",)) == ["a.t"]
+    assert ids(make(), "*.t", exclude=("a.t",)) == ["b.t"]
+    assert ids(make(), "a.t", exclude=("a.*",)) == []
+    assert ids(make(schemas=["b"])) == ["b.t", "b.w*", "b.wx"]
+    assert everything(make(), "b.w[*]") == []
+
+
+NAMES = [
+    'a"; drop table x;--',
+    "with space",
+    "dot.ted",
+    "Größe",
+    "UPPER",
+    "quo'te",
+    "per%cent",
+    "b{r}ace",
+    "n" * 63,
+]
+
+
+def test_names_with_quotes_dots_spaces_and_unicode_are_read(db: Db, source: PostgresSource) -> None:
+    db.execute("CREATE TABLE x (a int)")
+    for name in NAMES:
+        create = "CREATE SCHEMA {0}; CREATE TABLE {0}.{0} ({0} int PRIMARY KEY, b text)"
+        db.execute(sql.SQL(create).format(sql.Identifier(name)))
+        insert = sql.SQL("INSERT INTO {0}.{0} VALUES (1, {1})")
+        db.execute(insert.format(sql.Identifier(name), sql.Literal(name)))
+    streams = [s for s in source.discover() if s.namespace != "public"]
+    assert sorted(s.name for s in streams) == sorted(NAMES)
+    for stream in streams:
+        (again,) = source.discover(Selection(include=(stream.id,)))
+        assert (again.namespace, again.name) == (stream.name, stream.name)
+        found = rows(source, source.slices([StreamRead(stream=again)], {}))
+        assert found == [{stream.name: 1, "b": stream.name}]
+    assert everything(source, "public.x") == []
+
+
+def test_thousands_of_tables_are_discovered_in_a_second_or_two_and_one_of_them_at_once(
+    db: Db, source: PostgresSource
+) -> None:
+    count = 5_000
+    db.execute("SET client_min_messages = warning")
+    for part in range(0, count, 1000):  # a transaction holds so many locks only
+        create = "EXECUTE format('CREATE TABLE t%s (id int, at timestamp, name text)', n)"
+        db.execute(f"DO $$ BEGIN FOR n IN {part}..{part + 999} LOOP {create}; END LOOP; END $$")
+    start = time.monotonic()
+    found = list(source.discover())
+    assert len(found) == count and time.monotonic() - start < 10
+    start = time.monotonic()
+    assert [s.name for s in source.discover(Selection(include=("public.t77",)))] == ["t77"]
+    assert time.monotonic() - start < 1
+
+
+# Rights
+
+
+@pytest.fixture
+def guest(db: Db) -> Iterator[dict[str, str]]:
+    db.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    yield {"username": "guest", "password": "guest"}
+    db.execute("DROP OWNED BY guest; DROP ROLE guest")
+
+
+def test_only_what_the_role_may_read_is_discovered(db: Db, make: Make, guest: dict[str, str]) -> None:
+    db.execute("""
+        CREATE TABLE open (a int); CREATE TABLE shut (a int);
+        CREATE TABLE part (a int PRIMARY KEY, b text, c int);
+        CREATE SCHEMA hidden; CREATE TABLE hidden.t (a int);
+        GRANT SELECT ON open, hidden.t TO guest; GRANT SELECT (a, b) ON part TO guest;
+        INSERT INTO part VALUES (1, 'x', 2)
+    """)
+    source = make(**guest)
+    source.check()
+    found = {s.id: s for s in source.discover()}
+    assert sorted(found) == ["public.open", "public.part"]
+    assert found["public.part"].schema.names == ["a", "b"]
+    assert everything(source, "public.part") == [{"a": 1, "b": "x"}]
+
+
+def test_check_names_the_right_that_is_missing(db: Db, make: Make, guest: dict[str, str]) -> None:
+    db.execute("CREATE SCHEMA shut; CREATE TABLE shut.t (a int); CREATE TABLE t (a int)")
+    with pytest.raises(AuthError) as none:
+        make(**guest).check()
+    assert "GRANT SELECT ON ALL TABLES" in (none.value.remedy or "")
+    with pytest.raises(AuthError) as usage:
+        make(**guest, schemas=["shut"]).check()
+    assert 'GRANT USAGE ON SCHEMA "shut" TO "guest"' in (usage.value.remedy or "")
+    with pytest.raises(NotFoundError) as missing:
+        make(schemas=["shot"]).check()
+    assert missing.value.field == "schemas" and "shut" in (missing.value.remedy or "")
+
+
+def test_a_right_that_is_taken_away_names_the_table_and_the_grant(
+    db: Db, make: Make, guest: dict[str, str]
+) -> None:
+    db.execute("CREATE TABLE t (a int); GRANT SELECT ON t TO guest")
+    source = make(**guest)
+    read = one(source)
+    (piece,) = source.slices([read], {})
+    db.execute("REVOKE SELECT ON t FROM guest")
+    for attempt in (lambda: drain(source.read(piece, {})), lambda: source.slices([read], {})):
+        with pytest.raises(AuthError) as caught:
+            attempt()
+        assert caught.value.code == "postgres.permission"
+        assert 'GRANT SELECT ON "public"."t" TO "guest"' in (caught.value.remedy or "")
+
+
+def test_partitions_that_may_not_be_read_directly_are_read_through_their_table(
+    db: Db, make: Make, guest: dict[str, str]
+) -> None:
+    db.execute("""
+        CREATE TABLE t (a int, b int) PARTITION BY LIST (a);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE t2 PARTITION OF t DEFAULT;
+        INSERT INTO t VALUES (1, 10), (2, 20); GRANT SELECT ON t TO guest
+    """)
+    source = make(**guest)
+    slices = source.slices([one(source)], {})
+    assert [s.key for s in slices] == ["public.t:whole"]
+    assert sorted(r["b"] for r in rows(source, slices)) == [10, 20]
+
+
+def test_row_level_security_is_kept(db: Db, make: Make, guest: dict[str, str]) -> None:
+    db.execute("""
+        CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2); GRANT SELECT ON t TO guest;
+        ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON t FOR SELECT USING (a = 1)
+    """)
+    assert everything(make(**guest)) == [{"a": 1}]
+
+
+# Loads
+
+
+def test_a_table_is_cut_into_ranges_that_cover_it_once_while_others_write(
+    db: Db, source: PostgresSource, small_slices: None
+) -> None:
+    fill(db)
+    expected = dict.fromkeys(range(1, 4001), "x" * 100)
+    slices = source.slices([one(source)], {})
+    assert len(slices) > 10 and len({s.key for s in slices}) == len(slices)
+    db.execute("UPDATE t SET note = 'changed' WHERE id % 2 = 0; DELETE FROM t WHERE id % 3 = 0")
+    db.execute("INSERT INTO t SELECT n, 'new' FROM generate_series(10001, 12000) n")
+    db.execute("VACUUM t")
+    found = rows(source, slices)
+    assert len(found) == len(expected) and {r["id"]: r["note"] for r in found} == expected
+
+
+def test_slices_travel_as_json_and_are_read_by_another_source(db: Db, make: Make, small_slices: None) -> None:
+    fill(db, 500)
+    first, second = make(), make()
+    slices = [Slice.from_json(s.to_json()) for s in first.slices([one(first)], {})]
+    db.execute("DELETE FROM t")
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda s=s: found.extend(r["id"] for r in drain(second.read(s, {}))))
+        for s in slices
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == list(range(1, 501))
+
+
+def test_keys_of_ranges_are_stable_while_a_table_grows(db: Db, make: Make, small_slices: None) -> None:
+    fill(db, 1000)
+    first, second = make(), make()
+    before = [s.key for s in first.slices([one(first)], {})]
+    db.execute("INSERT INTO t SELECT n, repeat('y', 100) FROM generate_series(5000, 5300) n")
+    after = [s.key for s in second.slices([one(second)], {})]
+    assert set(before[:-1]) <= set(after) and len(after) > len(before)
+
+
+def test_partitions_and_inheritance_children_are_read_once(
+    db: Db, source: PostgresSource, small_slices: None
+) -> None:
+    db.execute("""
+        CREATE TABLE t (a int, b int) PARTITION BY RANGE (a);
+        CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (1000) PARTITION BY RANGE (b);
+        CREATE TABLE t1a PARTITION OF t1 DEFAULT;
+        CREATE TABLE t2 (b int, a int NOT NULL); ALTER TABLE t ATTACH PARTITION t2 DEFAULT;
+        INSERT INTO t SELECT n, -n FROM generate_series(1, 4000) n;
+        CREATE TABLE parent (a int); CREATE TABLE child (c int) INHERITS (parent);
+        INSERT INTO parent VALUES (1); INSERT INTO child VALUES (2, 3);
+        CREATE TABLE nothing (a int) PARTITION BY RANGE (a)
+    """)
+    found = everything(source)
+    assert Counter((r["a"], r["b"]) for r in found) == Counter((n, -n) for n in range(1, 4001))
+    assert sorted(r["a"] for r in everything(source, "public.parent")) == [1, 2]
+    assert everything(source, "public.child") == [{"a": 2, "c": 3}]
+    assert everything(source, "public.nothing") == []
+
+
+def test_columns_and_filters_are_applied_by_the_server(db: Db, source: PostgresSource) -> None:
+    db.execute("CREATE TABLE t (a int, b text, c int)")
+    db.execute("INSERT INTO t VALUES (1, 'x;--', 5), (2, 'it''s', 6), (3, NULL, 7)")
+    read = one(source, filter="a > 1 AND (b IS NULL OR b = 'it''s')")
+    assert [r["a"] for r in rows(source, source.slices([read], {}))] == [2, 3]
+    assert [r["a"] for r in everything(source, filter="b = 'x;--' OR b = $q$x;--$q$")] == [1]
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        "1=1; DROP TABLE t", "1=1) OR (1=1", "a = 1 -- x", "a /* x */ = 1", "a = 'x", 'a = "x', "(a = 1",
+        "a = 1)", "  ", "a = $q$x", "a = E'\\'", "a[1)", "nothing = 1", "a = 'x'", "a",
+        "lower(a, a)", "a / 0 = 1",
+        "pg_catalog.lo_create(0) > 0",
+    ],
+)  # fmt: skip
+def test_a_filter_that_is_not_one_read_only_condition_is_refused(
+    db: Db, source: PostgresSource, filter: str
+) -> None:
+    db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)")
+    with pytest.raises(ConfigError) as caught:
+        everything(source, filter=filter)
+    assert (caught.value.code, caught.value.field) == ("postgres.filter", "filter")
+    assert db.execute("SELECT * FROM t").fetchall() == [(1,)]
+
+
+def test_a_column_and_a_table_that_went_away_are_named(db: Db, source: PostgresSource) -> None:
+    db.execute("CREATE TABLE orders (id int, total int); CREATE TABLE t (a int)")
+    reads = [one(source, "public.orders"), one(source, "public.t")]
+    db.execute("ALTER TABLE orders RENAME total TO totals")
+    with pytest.raises(NotFoundError) as column:
+        source.slices(reads[:1], {})
+    assert column.value.code == "postgres.column_missing" and "'totals'" in (column.value.remedy or "")
+    db.execute("ALTER TABLE orders RENAME TO order_s")
+    with pytest.raises(NotFoundError) as table:
+        source.slices(reads[:1], {})
+    assert table.value.code == "postgres.table_missing" and "public.order_s" in (table.value.remedy or "")
+    gone, fine = sorted(source.slices(reads, {}), key=lambda s: s.key)
+    assert drain(source.read(fine, {})) == []
+    with pytest.raises(NotFoundError, match=r"public\.orders"):
+        drain(source.read(gone, {}))
+
+
+@pytest.mark.parametrize(
+    "change", ["TRUNCATE t", "ALTER TABLE t ALTER note TYPE varchar(200) USING note || 'x'", "VACUUM FULL t"]
+)
+def test_a_table_rewritten_after_the_plan_is_never_read_as_empty(
+    db: Db, source: PostgresSource, change: str
+) -> None:
+    fill(db, 10)
+    (piece,) = source.slices([one(source)], {})
+    db.execute(change)  # type: ignore[call-overload]
+    with pytest.raises(TransientError) as caught:
+        drain(source.read(piece, {}))
+    assert caught.value.code == "postgres.rewritten"
+
+
+def test_a_snapshot_dies_with_the_source_that_holds_it(db: Db, make: Make) -> None:
+    fill(db, 10)
+    first, second = make(), make()
+    (piece,) = first.slices([one(first)], {})
+    first.close()
+    with pytest.raises(TransientError) as caught:
+        drain(second.read(piece, {}))
+    assert caught.value.code == "postgres.snapshot_gone"
+
+
+# What a later attempt may keep
+
+
+def attempt(make: Make, **read: Any) -> tuple[PostgresSource, list[tuple[Slice, int]]]:
+    source = make()
+    slices = source.slices([one(source, **read)], {})
+    return source, [(s, len(drain(source.read(s, {})))) for s in slices]
+
+
+def kept(make: Make, done: list[tuple[Slice, int]], **read: Any) -> list[bool]:
+    source = make()
+    source.slices([one(source, **read)], {})
+    return [source.holds(Slice.from_json(s.to_json()), n) for s, n in done]
+
+
+def test_ranges_of_a_quiet_table_hold(db: Db, make: Make, small_slices: None) -> None:
+    fill(db)
+    _, done = attempt(make)
+    assert len(done) > 10 and all(kept(make, done))
+    db.execute("VACUUM FREEZE t")
+    assert all(kept(make, done))
+    piece, count = done[0]
+    assert kept(make, [(piece, count + 1), (piece, count - 1)]) == [False, False]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE t SET note = 'y' WHERE id = 1",
+        "DELETE FROM t WHERE id = 1",
+        "DELETE FROM t WHERE id = 1; VACUUM t; INSERT INTO t VALUES (0, 'z')",
+        "UPDATE t SET note = note WHERE id = 1",
+    ],
+)
+def test_a_range_that_was_written_to_does_not_hold_and_the_others_do(
+    db: Db, make: Make, small_slices: None, change: str
+) -> None:
+    fill(db)
+    _, done = attempt(make)
+    for statement in change.split(";"):
+        db.execute(statement)  # type: ignore[call-overload]
+    found = kept(make, done)
+    assert found[0] is False and all(found[1:-1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "VACUUM FULL t",
+        "TRUNCATE t",
+        "ALTER TABLE t DROP note; ALTER TABLE t ADD note text DEFAULT 'other'",
+        "ALTER TABLE t ALTER id TYPE bigint",
+        "DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, note text)",
+    ],
+)
+def test_no_range_of_a_table_that_was_made_anew_holds(
+    db: Db, make: Make, small_slices: None, change: str
+) -> None:
+    fill(db, 500)
+    _, done = attempt(make)
+    db.execute(change)  # type: ignore[call-overload]
+    assert not any(kept(make, done))
+
+
+def test_rows_of_a_transaction_that_was_open_at_the_old_snapshot_make_a_range_new(
+    db: Db, make: Make, postgres_url: str
+) -> None:
+    fill(db, 10)
+    with psycopg.connect(postgres_url) as late:
+        late.execute("SAVEPOINT s")
+        late.execute("INSERT INTO t VALUES (11, 'late')")
+        _, done = attempt(make)
+        assert [count for _, count in done] == [10]
+        late.execute("RELEASE s")
+        late.commit()
+    db.execute("DELETE FROM t WHERE id = 1")  # as many rows as before
+    assert kept(make, done) == [False]
+
+
+def test_a_filter_that_looks_at_the_clock_never_holds(db: Db, make: Make) -> None:
+    fill(db, 10)
+    for filter, holds in (
+        ("id < 5", True),
+        ("id IN (1, 2) AND note LIKE 'x%'", True),
+        ("now() > '2000-01-01'", False),
+        ("current_date > '2000-01-01'", False),
+        ("'now'::timestamptz > '2000-01-01'", False),
+        ("length(note) > 0", False),
+    ):
+        _, done = attempt(make, filter=filter)
+        assert kept(make, done, filter=filter) == [holds], filter
+
+
+def test_rejected_rows_count_among_those_that_a_range_holds(db: Db, make: Make) -> None:
+    db.execute("CREATE TABLE t (v numeric(5,2)); INSERT INTO t VALUES (1), ('NaN')")
+    source = make()
+    (piece,) = source.slices([one(source)], {})
+    (batch,) = source.read(piece, {})
+    assert isinstance(batch, Batch) and batch.read == 2 and batch.rows.num_rows == 1
+    assert kept(make, [(piece, 2), (piece, 1)]) == [True, False]
+
+
+# Interruption
+
+
+def test_interrupt_ends_a_read_that_waits_for_a_lock(
+    db: Db, source: PostgresSource, postgres_url: str
+) -> None:
+    fill(db, 10)
+    (piece,) = source.slices([one(source)], {})
+    with psycopg.connect(postgres_url) as owner:
+        owner.execute("SELECT pg_advisory_xact_lock(1)")
+        owner.execute("ALTER TABLE t RENAME note TO remark")
+        assert_interrupted(source, piece)
+
+
+def test_interrupt_ends_a_query_that_computes(db: Db, source: PostgresSource) -> None:
+    fill(db, 10)
+    (piece,) = source.slices([one(source, filter="pg_sleep(60) IS NOT NULL")], {})
+    assert_interrupted(source, piece)
+
+
+def assert_interrupted(source: PostgresSource, piece: Slice) -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            drain(source.read(piece, {}))
+        except TransientError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    time.sleep(0.5)
+    assert thread.is_alive()
+    start = time.monotonic()
+    source.interrupt()
+    thread.join(5)
+    assert not thread.is_alive() and time.monotonic() - start < 2 and errors
+
+
+def test_a_read_that_is_left_early_lets_go_of_its_session(db: Db, source: PostgresSource) -> None:
+    db.execute("CREATE TABLE t AS SELECT n, repeat('x', 500) AS v FROM generate_series(1, 200000) n")
+    (piece, *_) = source.slices([one(source)], {})
+    events = source.read(piece, {})
+    next(events)
+    start = time.monotonic()
+    events.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - start < 2
+    source.check()
