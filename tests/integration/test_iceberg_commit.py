@@ -434,7 +434,7 @@ def test_a_conflict_without_end_gives_up_and_says_so(lake: Lake, monkeypatch: py
         ({"warehouse": "x", "uri": "postgresql://u:sesame@h/d"}, "password"),
         ({"warehouse": "x", "partition_spec": {"t": ["week(at)"]}}, "week"),
         ({"warehouse": "x", "namespce": "y"}, "namespce"),
-        ({"warehouse": "x", "s3": {"regoin": "y"}}, "regoin"),
+        ({"warehouse": "x", "s3": {"zone": "y"}}, "zone"),
         ({"catalog_type": "rest", "warehouse": "x"}, "uri"),
     ],
 )

@@ -15,6 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.transforms import TruncateTransform
+from pyiceberg.types import FixedType, IntegerType, LongType, NestedField, StringType
 
 from headrace.connector import Batch, Change, Slice, WriteMode
 from headrace.connectors.iceberg import types
@@ -407,3 +411,44 @@ def test_a_slice_is_staged_by_another_target_and_published_here(lake: Lake, tmp_
     lake.publish(orders, APPEND, *parts)
     assert [row["id"] for row in lake.rows(orders)] == [0, 1, 2]
     assert isinstance(SLICE, Slice)
+
+
+def test_a_table_that_the_user_made_is_written_by_its_own_rules(lake: Lake) -> None:
+    catalog = lake.foreign()
+    catalog.create_namespace("public")
+    schema = Schema(
+        NestedField(1, "id", IntegerType(), required=True),
+        NestedField(2, "note", StringType(), required=True),
+        NestedField(3, "code", FixedType(2)),
+        NestedField(4, "_order", LongType()),
+        identifier_field_ids=[1],
+    )
+    spec = PartitionSpec(PartitionField(2, 1000, TruncateTransform(1), "first"))
+    catalog.create_table(("public", "orders"), schema, partition_spec=spec)
+    catalog.close()
+    orders = stream(id=pa.int64(), note=pa.string())
+    staged = lake.stage(
+        orders, UPSERT, [{"id": 1, "note": "a"}, {"id": 2, "note": None}, {"id": 3, "note": "b"}]
+    )
+    lake.publish(orders, UPSERT, staged)
+    assert [(r.code, r.where) for r in lake.rejects] == [("iceberg.null", {"id": 2})]
+    lake.load(orders, UPSERT, [{"id": 1, "note": "c"}, {"id": 3}], [Change.UPDATE, Change.DELETE])
+    assert lake.rows(orders) == [{"id": 1, "note": "c", "code": None, "_order": None}]
+    assert lake.table(orders).schema().find_field("id").required
+    with pytest.raises(ConfigError, match="requires 'note'"):
+        lake.target.prepare(stream(id=pa.int64()), APPEND)
+    with pytest.raises(ConfigError, match="'code'"):
+        lake.target.prepare(stream(id=pa.int64(), note=pa.string(), code=pa.string()), APPEND)
+
+
+@pytest.mark.parametrize("partition", [[], ["bucket(3, id)"]])
+def test_a_table_of_the_first_format_is_written_in_every_mode(tmp_path: Path, partition: list[str]) -> None:
+    lake = Lake(tmp_path / "lake", format_version=1, partition_spec={"public.orders": partition})
+    orders = stream()
+    lake.load(orders, APPEND, [{"id": n, "note": "old"} for n in range(4)])
+    lake.load(orders, UPSERT, [{"id": 1, "note": "new"}, {"id": 2}], [Change.UPDATE, Change.DELETE])
+    assert [(row["id"], row["note"]) for row in lake.rows(orders)] == [(0, "old"), (1, "new"), (3, "old")]
+    assert lake.table(orders).metadata.format_version == 1
+    lake.load(orders, REPLACE, [{"id": 9, "note": "x"}])
+    assert lake.rows(orders) == [{"id": 9, "note": "x"}]
+    lake.target.close()

@@ -83,9 +83,11 @@ class Fit:
         empty = pc.is_null(column).to_numpy(zero_copy_only=False)
         if deleted is not None and name not in self._key:
             empty &= ~deleted
-        what = "the key column" if name in self._key else "the required column"
+        why = ("iceberg.null", f"the column {name!r} is required and null")
+        if name in self._key:
+            why = ("iceberg.null_key", f"the key column {name!r} is null")
         for at in np.flatnonzero(empty):
-            bad.setdefault(int(at), ("iceberg.null_key", f"{what} {name!r} is null"))
+            bad.setdefault(int(at), why)
 
     def _cast(
         self, column: pa.Array, small: pa.Field, to: pa.DataType, bad: dict[int, tuple[str, str]]
