@@ -105,9 +105,13 @@ class PostgresSource(Source[PostgresConfig]):
         """A stream that can't be planned gets a slice that raises when read, so that it fails alone."""
         for read in reads:
             self._refused.pop(read.stream.id, None)
+        loads: list[StreamRead] = []
         found: list[Slice] = []
-        loads = [r for r in reads if r.mode is ReadMode.FULL or not since.get(r.stream.id)]
-        found += [Slice(key=r.stream.id, reads=(r,)) for r in reads if r not in loads]
+        for read in reads:
+            if read.mode is ReadMode.FULL or not since.get(read.stream.id):
+                loads.append(read)
+            else:
+                found.append(Slice(key=read.stream.id, reads=(read,)))
         if not loads:
             return found
         with translated(self.config):
