@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -525,3 +526,22 @@ def test_a_rest_catalogue_that_is_away_is_a_matter_of_time() -> None:
     with pytest.raises(TransientError) as caught:
         lake.target.check()
     assert caught.value.field == "uri"
+
+
+def test_every_file_of_a_local_table_is_on_the_disk_before_the_publish_returns(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    really = os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        really(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    lake.load(ORDERS, UPSERT, [{"id": 1}])
+    lake.load(ORDERS, UPSERT, [{"id": 1, "note": "b"}])
+    folder = tmp_path / "lake" / "public" / "orders"
+    files = {str(path) for path in folder.rglob("*") if path.is_file()}
+    assert len(files) >= 8
+    assert files | {str(folder / "data"), str(folder / "metadata")} <= synced

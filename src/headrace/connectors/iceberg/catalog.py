@@ -27,7 +27,7 @@ from pyiceberg.exceptions import (
     UnauthorizedError,
 )
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, ProgrammingError
 
 from headrace.connector import Secret
 from headrace.connectors.iceberg.config import S3, IcebergConfig
@@ -47,7 +47,7 @@ def open_catalog(config: IcebergConfig) -> Catalog:
     """Connect; a SQL catalogue's own tables are made if they are absent. The caller closes it."""
     properties = {
         "type": config.catalog_type,
-        "py-io-impl": "pyiceberg.io.pyarrow.PyArrowFileIO",
+        "py-io-impl": "headrace.connectors.iceberg.durable.DurableFileIO",
         "scope": config.scope,
         "credential": _reveal(config.credential),
         "token": _reveal(config.token),
@@ -265,17 +265,15 @@ def _open_sql(name: str, properties: dict[str, str]) -> SqlCatalog:
     with translated("opening the catalogue"):
         if url.get_backend_name() == "sqlite" and url.database:
             _prepare_sqlite(Path(url.database))
-        for attempt in range(_OPEN_ATTEMPTS):
+        for attempt in range(1, _OPEN_ATTEMPTS):
             try:
                 return SqlCatalog(name, **properties)
-            except (OperationalError, ProgrammingError, DBAPIError) as error:
+            except DBAPIError as error:
                 # Another process may be making the catalogue's tables at this very moment.
-                if attempt == _OPEN_ATTEMPTS - 1 or (
-                    "exist" not in str(error) and "locked" not in str(error)
-                ):
+                if "exist" not in str(error) and "locked" not in str(error):
                     raise
-                time.sleep(0.05 * (attempt + 1))
-        raise AssertionError
+                time.sleep(0.05 * attempt)
+        return SqlCatalog(name, **properties)
 
 
 def _prepare_sqlite(file: Path) -> None:

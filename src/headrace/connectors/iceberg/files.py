@@ -61,7 +61,7 @@ def describe_file(
             nulls[field] = nulls.get(field, 0) + (statistics.null_count or 0)
             kind = schema.find_type(field)
             if statistics.has_min_max:
-                low, high = raw_bound(statistics.min_raw, kind), raw_bound(statistics.max_raw, kind)
+                low, high = _raw_bound(statistics.min_raw, kind), _raw_bound(statistics.max_raw, kind)
                 lower[field] = _merged(lower, field, low, kind, smaller=True)
                 upper[field] = _merged(upper, field, high, kind, smaller=False)
             elif statistics.null_count != column.num_values:
@@ -122,7 +122,7 @@ def _partition_types(spec: PartitionSpec, schema: Schema) -> list[ice.PrimitiveT
     return [kind for kind in types if isinstance(kind, ice.PrimitiveType)]
 
 
-def raw_bound(raw: Any, kind: ice.IcebergType) -> Any:
+def _raw_bound(raw: Any, kind: ice.IcebergType) -> Any:
     """A raw Parquet statistic in a form that compares: a number or bytes."""
     if isinstance(kind, ice.DecimalType) and isinstance(raw, bytes):
         return int.from_bytes(raw, "big", signed=True)

@@ -5,14 +5,11 @@ An upsert also leaves a key log beside them: the key of every event, its order, 
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -138,7 +135,6 @@ class DataFiles:
             self._flush(partition)
             if partition.file:
                 self._close(partition)
-        _sync({str(Path(name).parent) for path in self.paths if (name := local_path(path))})
         return [self._details[number] for number in sorted(self._details)]
 
     def abandon(self) -> None:
@@ -192,8 +188,6 @@ class DataFiles:
             size = file.out.tell()
         finally:
             file.out.close()
-        if name := local_path(file.path):
-            _sync({name})
         detail = describe_file(file.path, size, file.parquet.writer.metadata, self.file_schema, file.nans)
         detail |= {
             "spec": self.spec.spec_id,
@@ -341,8 +335,6 @@ class KeyLog:
         self._parquet.close()
         self._out.close()
         self._parquet = self._out = None
-        if name := local_path(self._path):
-            _sync({name, str(Path(name).parent)})
         return self._path
 
     def abandon(self) -> None:
@@ -389,12 +381,6 @@ def key_column(column: pa.ChunkedArray, to: pa.DataType) -> pa.ChunkedArray:
     return column.cast(to)
 
 
-def local_path(location: str) -> str | None:
-    """The path of a file on this machine, None for any other store."""
-    parts = urlsplit(location)
-    return parts.path if parts.scheme in ("", "file") else None
-
-
 def remove(io: FileIO, paths: Sequence[str]) -> None:
     """Delete files that nothing refers to; what cannot be deleted stays behind, invisible."""
     for path in paths:
@@ -406,15 +392,6 @@ def quietly(action: Callable[[], Any]) -> None:
         action()
     except Exception:
         return
-
-
-def _sync(paths: set[str]) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _repetitive(rows: pa.Table, schema: pa.Schema) -> list[str]:
