@@ -13,7 +13,7 @@ _TOKEN = re.compile(
       | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
       | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")+")
       | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$.*?\$(?(tag)(?P=tag))\$)
-      | (?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
+      | (?P<word>(?![eE]')[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
       | (?P<other>[^'"$\0])""",
     re.VERBOSE | re.DOTALL,
 )
@@ -62,6 +62,8 @@ def _tokens(text: str) -> list[tuple[str, str]]:
     tokens, at = [], 0
     if not text.strip():
         raise _refused("is empty")
+    if "\0" in text:
+        raise _refused("holds a NUL character")
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
