@@ -59,8 +59,8 @@ def test_a_condition_with_quotes_and_brackets_of_every_kind_passes(text: str) ->
 @pytest.mark.parametrize(
     "text",
     [
-        "a = 1;", "1)(1", "(1", "a--b", "a/*b*/", "'a", '"a', "E'\\'", "$$a", "$q$a$$", "$1", "a = '\0'", "[1)",
-        " ",
+        "a = 1;", "1)(1", "(1", "a--b", "a/*b*/", "'a", '"a', "E'\\'", "$$a", "$q$a$$", "$1", "a = '\0'",
+        "[1)", " ",
         "$x$ OR $y$", "1]",
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ _TOKEN = re.compile(
       | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")+")
       | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$.*?\$(?(tag)(?P=tag))\$)
       | (?P<word>(?![eE]')[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
-      | (?P<other>[^'"$\0])""",
+      | (?P<other>(?![eE]')[^'"$])""",
     re.VERBOSE | re.DOTALL,
 )
 _OPEN, _CLOSE = "([", ")]"
