@@ -5,7 +5,8 @@
     ├── AuthError         stop; credentials or rights are missing   HTTP 403   exit 4
     ├── NotFoundError     stop; the thing named is not there        HTTP 404   exit 5
     ├── TransientError    back off, then a new attempt              HTTP 503   exit 6
-    │   └── OutcomeUnknown  a publish that may or may not have happened: look before trying again
+    │   ├── OutcomeUnknown  a publish that may or may not have happened: look before trying again
+    │   └── StageLost       what was staged can't be published any more: read it again
     ├── DataError         dead letter or stop, the pipeline's choice HTTP 422  exit 7
     ├── PositionLost      named stop: the source forgot; resync     HTTP 409   exit 8
     └── ConflictError     another owner, or in use                  HTTP 409   exit 9
@@ -69,6 +70,10 @@ class TransientError(HeadraceError):
 
 class OutcomeUnknown(TransientError):
     """The reply to a publish was lost: nothing may be deleted or repeated before looking."""
+
+
+class StageLost(TransientError):
+    """What was staged is gone, or was meant for a table that is gone: its rows are to be read again."""
 
 
 class DataError(HeadraceError):

@@ -8,15 +8,18 @@ import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pyarrow as pa
 import pytest
+from psycopg import sql
 
 from headrace.connector import WriteMode
 from tests.crash.tables import Target
 from tests.crash.truth import LOAD, STREAM, assert_holds, loaded
-from tests.crash.worker import Case, run, start
+from tests.crash.worker import KILLED, Case, run, start
 
 KINDS = ["iceberg", "parquet", "postgres"]
 FENCED = 9
@@ -59,6 +62,30 @@ def test_a_zombie_that_wakes_with_an_old_epoch_publishes_nothing(tmp_path: Path,
         os.kill(zombie.pid, signal.SIGCONT)
     zombie.join(30)
     assert zombie.exitcode == FENCED
+    assert_holds(target, loaded())
+
+
+@pytest.mark.parametrize("target", ["postgres"], indirect=True)
+def test_rows_that_the_server_lost_from_its_stage_are_read_again(tmp_path: Path, target: Target) -> None:
+    case = Case(folder=tmp_path / "data", source=("generator", LOAD), target=target, stream=STREAM)
+    assert run(replace(case, failpoint="before_publish=kill")) == KILLED
+    settings = target[1]
+    with psycopg.connect(
+        host=settings["host"],
+        port=settings["port"],
+        dbname=settings["database"],
+        user=settings["username"],
+        password=settings["password"],
+        autocommit=True,
+    ) as connection:
+        staged = connection.execute(
+            "SELECT relname FROM pg_class WHERE relname LIKE '%stage%' AND relkind = 'r'"
+        )
+        tables = [name for (name,) in staged.fetchall()]
+        assert len(tables) == 3
+        # as a crash of the server does to unlogged tables
+        connection.execute(sql.SQL("TRUNCATE {}").format(sql.Identifier(tables[0])))
+    assert run(replace(case, tuning={"max_retries": 1, "retry_backoff": timedelta(milliseconds=1)})) == 0
     assert_holds(target, loaded())
 
 

@@ -163,7 +163,8 @@ class Target(ABC, Generic[ConfigT]):
 
         Three outcomes: it returns (done; also when this very token is there already); it raises
         OutcomeUnknown (deletes nothing; the caller looks at `committed`); it raises anything else
-        (nothing happened, `staged` is still good). Raises Fenced by `Token.supersedes`.
+        (nothing happened, `staged` is still good, unless it is StageLost). Raises Fenced by
+        `Token.supersedes`.
         """
 
     @abstractmethod

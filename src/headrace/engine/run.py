@@ -20,7 +20,7 @@ from headrace.engine.schema import SchemaChanged, land
 from headrace.engine.state import StagedSlice, State
 from headrace.engine.stop import Stop
 from headrace.engine.write import Piece, StagedResult, TooManyRejects, check_limit
-from headrace.errors import ConflictError, Fenced, HeadraceError, OutcomeUnknown
+from headrace.errors import Fenced, HeadraceError, OutcomeUnknown, StageLost
 from headrace.model.pipeline import SchemaPolicy
 from headrace.model.run import StreamProgress, StreamStatus
 from headrace.model.stream import ReadMode
@@ -284,10 +284,9 @@ class _Attempt:
         try:
             with shared.publishing:
                 commit(work)
-        except (OutcomeUnknown, ConflictError) as error:
-            # it may land yet, so that its files are no leftovers; or they are for a table that is gone
-            if not isinstance(error, Fenced):
-                self.state.drop_staged(stream.id)
+        except (OutcomeUnknown, StageLost) as error:
+            # what may land yet is no leftover to be discarded, and what is lost is not to be tried again
+            self.state.drop_staged(stream.id)
             self._fail((stream.id,), error)
         except HeadraceError as error:
             self._fail((stream.id,), error)

@@ -33,7 +33,7 @@ from pyiceberg.typedef import EMPTY_DICT
 
 from headrace.connector import Staged, Token
 from headrace.connectors.iceberg.catalog import outcome_unknown, translate, translated
-from headrace.errors import ConflictError, OutcomeUnknown, TransientError
+from headrace.errors import OutcomeUnknown, StageLost, TransientError
 
 ATTEMPTS = 25
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
@@ -89,12 +89,12 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
 
 
 def check_staged(table: Table, staged: Sequence[Staged]) -> None:
-    """Raise ConflictError if rows were staged for a table that another one has replaced since."""
+    """Raise StageLost if rows were staged for a table that another one has replaced since."""
     if any(one.detail["table"] != str(table.metadata.table_uuid) for one in staged):
-        raise ConflictError(
+        raise StageLost(
             "iceberg.table_replaced",
             f"the table {'.'.join(table.name())} was dropped and made anew after rows had been staged for it",
-            remedy="Read the stream again from its start.",
+            remedy="Nothing to do: the rows are read again.",
         )
 
 

@@ -13,7 +13,7 @@ from headrace.connectors.postgres.layout import CHANGE, ORDER, UNCHANGED
 from headrace.connectors.postgres.session import Session
 from headrace.connectors.postgres.stage import PREFIX, drop
 from headrace.connectors.postgres.table import Place, Table, identifiers
-from headrace.errors import DataError, TransientError
+from headrace.errors import DataError, StageLost
 
 _PART, _FRESH = "_headrace_part", "_headrace_fresh"
 
@@ -26,7 +26,7 @@ def merge(
     staged: Sequence[Staged],
     key: Sequence[str],
 ) -> None:
-    """Apply what was staged, in the order given. Raises TransientError when staged rows are gone."""
+    """Apply what was staged, in the order given. Raises StageLost when staged rows are gone."""
     for stage in staged:
         _verify(session, place, stage)
     start = max((i for i, stage in enumerate(staged) if stage.truncates), default=-1)
@@ -56,7 +56,7 @@ def _verify(session: Session, place: Place, stage: Staged) -> None:
     except psycopg.errors.UndefinedTable:
         found = None
     if found is None or found[0] != stage.detail["rows"]:
-        raise TransientError(
+        raise StageLost(
             "postgres.stage_lost",
             f"rows staged for {place.schema}.{place.table} are gone: {found[0] if found else 'none'} of "
             f"{stage.detail['rows']} are left",
