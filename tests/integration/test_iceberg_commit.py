@@ -535,7 +535,7 @@ def test_every_file_of_a_local_table_is_on_the_disk_before_the_publish_returns(
     really = os.fsync
 
     def fsync(handle: int) -> None:
-        synced.add(os.readlink(f"/proc/self/fd/{handle}"))
+        synced.add(str(Path(f"/proc/self/fd/{handle}").readlink()))
         really(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
