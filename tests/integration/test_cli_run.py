@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pyarrow.parquet as pq
@@ -134,6 +137,30 @@ def test_a_project_runs_by_name_and_in_part(cli: Cli, tmp_path: Path) -> None:
     assert [s["stream"] for s in part["runs"][0]["streams"]] == ["orders"]
     rest = cli("run", "both", "--exclude", "orders", "--json").document
     assert [s["stream"] for s in rest["runs"][0]["streams"]] == ["customers"]
+
+
+def test_slices_are_staged_in_processes_when_a_project_says_so(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(subprocess.Popen, "__init__", _noted(started))
+    parts = "{from: made, to: out, streams: [orders], tuning: {processes: true, parallelism: 2}}"
+    (tmp_path / "headrace.yaml").write_text(PROJECT + f"  apart: {parts}\n")
+    done = cli("run", "apart", "--json")
+    assert done.document["runs"][0]["written"] == 300
+    assert any("headrace.control.stage" in command for command in started)
+    assert rows(tmp_path / "out") == 300
+
+
+def _noted(started: list[list[str]]) -> Callable[..., None]:
+    """Popen's own start, which is also noted."""
+    real = subprocess.Popen.__init__
+
+    def start(self: Any, args: list[str], *rest: Any, **named: Any) -> None:
+        started.append(args)
+        real(self, args, *rest, **named)
+
+    return start
 
 
 def test_a_one_line_run_may_use_the_connections_of_a_project(cli: Cli, tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ class TuningEntry(Entry):
     )
     reject_limit: int | None = Field(None, ge=0, description="More rejected rows than this stop a stream.")
     stall_after: Duration | None = Field(None, description="Silence after which a source is taken for hung.")
+    processes: bool | None = Field(None, description="Stage slices in processes rather than in threads.")
 
     def tuning(self) -> Tuning:
         return Tuning(**{name: getattr(self, name) for name in self.model_fields_set})

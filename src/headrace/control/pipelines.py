@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from headrace import catalog
 from headrace.connector import Selection
 from headrace.control.connections import discover
 from headrace.control.endpoint import Endpoint, public
+from headrace.engine.executors import Executor, Processes
 from headrace.engine.plan import Job
 from headrace.errors import NotFoundError
 from headrace.model.connection import Connection
@@ -80,7 +82,17 @@ def job(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Job:
         source=source.source,
         target=target.target,
         transform=catalog.transform,
+        executor=_processes(source, target) if pipeline.tuning.processes else None,
     )
+
+
+def _processes(source: Endpoint, target: Endpoint) -> Callable[[], Executor]:
+    """What starts the worker processes of a run."""
+    hello = {
+        side: {"connector": end.connector, "settings": end.settings}
+        for side, end in (("source", source), ("target", target))
+    }
+    return lambda: Processes([sys.executable, "-m", "headrace.control.stage"], hello)
 
 
 def without(

@@ -63,7 +63,8 @@ class Tuning:
     `batch_rows` and `batch_bytes` bound one batch, `queue_bytes` what waits between two steps of one
     slice; `commit_interval` is the longest time that rows wait for their publish. More than
     `reject_limit` rejected rows stop a stream; None never does. `stall_after` is how long a source may
-    be silent before the run is taken for hung.
+    be silent before the run is taken for hung. `processes` stages the slices of loads in processes
+    rather than in threads.
     """
 
     parallelism: int = 2
@@ -75,6 +76,7 @@ class Tuning:
     retry_backoff: timedelta = timedelta(seconds=1)
     reject_limit: int | None = 100
     stall_after: timedelta = timedelta(minutes=5)
+    processes: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
