@@ -17,6 +17,7 @@ from headrace.connectors.postgres import load
 from headrace.connectors.postgres.config import PostgresConfig
 from headrace.connectors.postgres.source import PostgresSource
 from headrace.errors import AuthError, ConfigError, NotFoundError, TransientError
+from servers.tcp_proxy import TcpProxy
 
 Db = psycopg.Connection[Any]
 Make = Callable[..., PostgresSource]
@@ -385,6 +386,42 @@ def test_a_snapshot_dies_with_the_source_that_holds_it(db: Db, make: Make) -> No
     with pytest.raises(TransientError) as caught:
         drain(second.read(piece, {}))
     assert caught.value.code == "postgres.snapshot_gone"
+
+
+def test_a_connection_cut_in_mid_read_is_an_error_and_the_read_starts_over(
+    db: Db, make: Make, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_LEAST", 1 << 20)  # one slice of many blocks
+    db.execute("CREATE TABLE t AS SELECT n AS id, repeat('x', 1000) AS v FROM generate_series(1, 50000) n")
+    with TcpProxy("127.0.0.1", postgres_server.port) as proxy:
+        source = make(port=proxy.port)
+        slices = source.slices([one(source)], {})
+        proxy.bandwidth = 20e6
+        events = source.read(slices[-1], {})
+        next(events)
+        proxy.cut()
+        with pytest.raises(TransientError) as caught:
+            drain(events)
+        assert caught.value.code == "postgres.connection_lost"
+        proxy.bandwidth = None
+        with pytest.raises(TransientError) as gone:  # the session that held the snapshot was cut as well
+            rows(source, slices)
+        assert gone.value.code == "postgres.snapshot_gone"
+        assert len(rows(source, source.slices([one(source)], {}))) == 50_000
+
+
+def test_a_connection_that_breaks_after_the_last_row_loses_nothing(
+    db: Db, make: Make, postgres_server: Any
+) -> None:
+    fill(db, 10)
+    with TcpProxy("127.0.0.1", postgres_server.port) as proxy:
+        source = make(port=proxy.port)
+        (piece,) = source.slices([one(source)], {})
+        events = source.read(piece, {})
+        found = drain(iter([next(events)]))
+        proxy.cut()
+        assert len(found + drain(events)) == 10
+        source.check()
 
 
 # What a later attempt may keep

@@ -236,8 +236,11 @@ class PostgresSource(Source[PostgresConfig]):
         fit = False
         try:
             yield session
-            session.rollback()
-            fit = True
+            with contextlib.suppress(
+                psycopg.Error
+            ):  # the work is done; a session that broke since is not kept
+                session.rollback()
+                fit = True
         finally:
             with self._lock:
                 self._busy.discard(session)
