@@ -97,8 +97,9 @@ def messages(db: psycopg.Connection[Any], query: str) -> list[bytes]:
 
 def decoded(parts: list[bytes], **bounds: int) -> list[Any]:
     found = []
-    for block, starts in blocks(parts, len(IMAGES), **bounds):
-        batch, bad = decode(block, starts, NAMES, IMAGES)
+    for part in blocks(parts, len(IMAGES), **bounds):
+        assert part is not None
+        batch, bad = decode(*part, NAMES, IMAGES)
         batch.validate(full=True)
         assert not bad
         found += batch.to_pylist()

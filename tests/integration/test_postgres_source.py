@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 from headrace.connector import Batch, Event, Selection, Slice, StreamRead
-from headrace.connectors.postgres import load
+from headrace.connectors.postgres import load, wire
 from headrace.connectors.postgres.config import PostgresConfig
 from headrace.connectors.postgres.source import PostgresSource
 from headrace.errors import AuthError, ConfigError, NotFoundError, TransientError
@@ -574,3 +574,14 @@ def test_a_read_that_is_left_early_lets_go_of_its_session(db: Db, source: Postgr
     events.close()  # type: ignore[attr-defined]
     assert time.monotonic() - start < 2
     source.check()
+
+
+def test_a_read_that_waits_for_its_first_row_shows_signs_of_life(
+    db: Db, source: PostgresSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "QUIET", 0.1)
+    db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)")
+    (piece,) = source.slices([one(source, filter="pg_sleep(0.4) IS NOT NULL")], {})
+    batches = [event for event in source.read(piece, {}) if isinstance(event, Batch)]
+    assert len(batches) >= 4 and [b.rows.num_rows for b in batches][-1] == 2
+    assert all(b.rows.schema == batches[-1].rows.schema and b.read == 0 for b in batches[:-1])

@@ -92,20 +92,30 @@ def decode(
 
 def blocks(
     messages: Iterable[Any], fields: int, *, rows: int = 65_536, size: int = 8 << 20
-) -> Iterator[tuple[bytes, Ints]]:
+) -> Iterator[tuple[bytes, Ints] | None]:
     """Join the messages of a binary COPY to blocks of whole rows; gives block and row starts.
+
+    A message that is None, the sign that nothing came for a while, is passed on.
 
     The server sends a row a message, which is checked; should something between us and it cut the stream
     elsewhere, the rows are found by walking.
     """
     source = iter(messages)
     head = b""
-    while len(head) < 19:
-        head += bytes(next(source))
-    if not head.startswith(_SIGNATURE):
+    for message in source:
+        if message is None:
+            yield None
+            continue
+        head += bytes(message)
+        if len(head) >= 19:
+            break
+    if len(head) < 19 or not head.startswith(_SIGNATURE):
         raise ValueError("this is not binary COPY")
     parts, held = [head[19 + struct.unpack_from(">i", head, 15)[0] :]], 0
     for message in source:
+        if message is None:
+            yield None
+            continue
         parts.append(message)
         held += len(message)
         if len(parts) >= rows or held >= size:

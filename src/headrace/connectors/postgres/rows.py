@@ -17,6 +17,7 @@ from headrace.connectors.postgres.decode import Bad, Ints, blocks, decode
 from headrace.connectors.postgres.discover import Column, Table
 from headrace.connectors.postgres.session import Session
 from headrace.connectors.postgres.types import Image, Kind
+from headrace.connectors.postgres.wire import copy_out
 from headrace.errors import TransientError
 
 # kinds with values that their image can't hold
@@ -86,10 +87,12 @@ class Selected:
         if session.info.parameter_status("server_encoding") == "SQL_ASCII":
             # such a database holds any bytes, and would fail the whole copy for one that is not UTF-8
             session.execute("SET LOCAL client_encoding TO 'SQL_ASCII'")
-        with session.cursor() as cursor, cursor.copy(command) as copy:
-            for block, starts in blocks(copy, len(images)):
-                rows, bad = decode(block, starts, names, images)
-                yield self._batch(rows, bad, block, starts)
+        for found in blocks(copy_out(session, command), len(images)):
+            if found is None:
+                yield Batch.of(self.read.stream, ())  # a sign of life
+            else:
+                rows, bad = decode(*found, names, images)
+                yield self._batch(rows, bad, *found)
 
     def _batch(self, rows: pa.RecordBatch, bad: Sequence[Bad], block: bytes, starts: Ints) -> Batch:
         chosen = rows.columns[: len(self.columns)]

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -29,6 +30,7 @@ from headrace.connectors.postgres.incremental import Reader
 from headrace.connectors.postgres.load import Bounds, Snapshot
 from headrace.connectors.postgres.rows import Selected
 from headrace.connectors.postgres.session import Session, connect, translated
+from headrace.connectors.postgres.wire import QUIET
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
 
 _OLDEST_SERVER = 120_000
@@ -187,7 +189,15 @@ class PostgresSource(Source[PostgresConfig]):
     def _follow(self, session: Session, read: StreamRead, since: Position) -> Iterator[Event]:
         load.begin(session)
         reader = Reader(session, load.current(session), self._selected(session, read), since)
-        until = reader.position()
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(reader.position)
+            try:
+                while not wait([looking], QUIET).done:
+                    yield Checkpoint(since)
+            finally:
+                if not looking.done():
+                    _cut(session)
+            until = looking.result()
         query = reader.query(until)
         if query is not None:
             yield from reader.selected.batches(session, query)
@@ -207,14 +217,7 @@ class PostgresSource(Source[PostgresConfig]):
         with self._lock:
             busy = list(self._busy)
         for session in busy:
-            with contextlib.suppress(psycopg.Error, OSError):
-                session.cancel_safe(timeout=1)
-        for session in busy:  # a server that is cut off hears no cancel
-            with (
-                contextlib.suppress(psycopg.Error, OSError),
-                socket.socket(fileno=os.dup(session.fileno())) as end,
-            ):
-                end.shutdown(socket.SHUT_RDWR)
+            _cut(session)
 
     def close(self) -> None:
         self.interrupt()
@@ -248,6 +251,21 @@ class PostgresSource(Source[PostgresConfig]):
                     self._idle.append(session)
             if not fit:
                 session.close()
+
+
+def _cut(session: Session) -> None:
+    """Make what another thread waits for on this session end now; a server that is away hears no cancel."""
+    with contextlib.suppress(psycopg.Error, OSError):
+        session.cancel_safe(timeout=1)
+    _shut(session)
+
+
+def _shut(session: Session) -> None:
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        socket.socket(fileno=os.dup(session.fileno())) as end,
+    ):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _name(stream: Stream) -> tuple[str, str]:
