@@ -46,7 +46,6 @@ _SETTINGS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "30s",
-    "lc_messages": "C",
 }
 
 
@@ -127,14 +126,13 @@ def _key_files(tls: Tls, stack: contextlib.ExitStack) -> dict[str, str]:
 
 
 def _settle(session: Session) -> None:
-    """Fix what the text of a value depends on; a setting that the role may not set keeps its default."""
-    names = [n for n in _SETTINGS if n != "lc_messages"]
+    settings = dict(_SETTINGS)
+    if session.info.server_version >= 170_000:
+        settings["transaction_timeout"] = "0"
     session.execute(
-        "SELECT " + ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in names),
-        [word for name in names for word in (name, _SETTINGS[name])],
+        "SELECT " + ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings),
+        [word for setting in settings.items() for word in setting],
     )
-    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-        session.execute("SELECT pg_catalog.set_config('lc_messages', 'C', false)")
 
 
 @contextlib.contextmanager

@@ -114,34 +114,37 @@ class PostgresSource(Source[PostgresConfig]):
                 loads.append(read)
             else:
                 found.append(Slice(key=read.stream.id, reads=(read,)))
-        if not loads:
-            return found
-        with translated(self.config):
-            session = connect(self.config)
-            with contextlib.ExitStack() as undo:
-                undo.callback(session.close)
-                snapshot = load.export(session)
-                names = [_name(read.stream) for read in loads]
-                tables = discover.named(session, names)
-                leaves = load.leaves(session, list(tables.values()))
-                for read, name in zip(loads, names, strict=True):
-                    try:
-                        with translated(self.config, table=read.stream.id, filter=read.filter):
-                            if name not in tables:
-                                raise discover.missing(session, *name)
-                            selected = Selected.of(tables[name], read)
-                            until: Position = {"snapshot": snapshot.name}
-                            if read.mode is ReadMode.INCREMENTAL:
-                                with session.transaction():  # an error leaves the snapshot to the others
-                                    until = Reader(session, snapshot, selected, {}).position()
-                            found += load.cut(session, snapshot, selected, leaves[selected.table.oid], until)
-                    except HeadraceError as error:
-                        if len(reads) == 1 or session.closed:
-                            raise
-                        self._refused[read.stream.id] = error
-                        found.append(Slice(key=read.stream.id, reads=(read,)))
-                undo.pop_all()
-                self._holding.append((session, snapshot))
+        return found + self._cut(loads, alone=len(reads) == 1) if loads else found
+
+    def _cut(self, reads: Sequence[StreamRead], *, alone: bool) -> list[Slice]:
+        """The slices of loads, all under one snapshot."""
+        found: list[Slice] = []
+        session = connect(self.config)
+        with contextlib.ExitStack() as undo, translated(self.config):
+            undo.callback(session.close)
+            snapshot = load.export(session)
+            names = [_name(read.stream) for read in reads]
+            tables = discover.named(session, names)
+            leaves = load.leaves(session, list(tables.values()))
+            for read, name in zip(reads, names, strict=True):
+                try:
+                    with translated(self.config, table=read.stream.id, filter=read.filter):
+                        if name not in tables:
+                            raise discover.missing(session, *name)
+                        selected = Selected.of(tables[name], read)
+                        until: Position = {"snapshot": snapshot.name}
+                        if read.mode is ReadMode.INCREMENTAL:
+                            with session.transaction():  # an error leaves the snapshot to the others
+                                until = Reader(session, snapshot, selected, {}).position()
+                        pieces = load.cut(session, snapshot, selected, leaves[selected.table.oid], until)
+                        found += list(pieces)
+                except HeadraceError as error:
+                    if alone or session.closed:
+                        raise
+                    self._refused[read.stream.id] = error
+                    found.append(Slice(key=read.stream.id, reads=(read,)))
+            undo.pop_all()
+        self._holding.append((session, snapshot))
         return found
 
     def holds(self, slice: Slice, rows: int) -> bool:
@@ -196,7 +199,7 @@ class PostgresSource(Source[PostgresConfig]):
                     yield Checkpoint(since)
             finally:
                 if not looking.done():
-                    _cut(session)
+                    _end(session)
             until = looking.result()
         query = reader.query(until)
         if query is not None:
@@ -217,7 +220,7 @@ class PostgresSource(Source[PostgresConfig]):
         with self._lock:
             busy = list(self._busy)
         for session in busy:
-            _cut(session)
+            _end(session)
 
     def close(self) -> None:
         self.interrupt()
@@ -239,10 +242,8 @@ class PostgresSource(Source[PostgresConfig]):
         fit = False
         try:
             yield session
-            with contextlib.suppress(
-                psycopg.Error
-            ):  # the work is done; a session that broke since is not kept
-                session.rollback()
+            with contextlib.suppress(psycopg.Error):
+                session.rollback()  # fails on a session that broke after the work was done: it is not kept
                 fit = True
         finally:
             with self._lock:
@@ -253,7 +254,7 @@ class PostgresSource(Source[PostgresConfig]):
                 session.close()
 
 
-def _cut(session: Session) -> None:
+def _end(session: Session) -> None:
     """Make what another thread waits for on this session end now; a server that is away hears no cancel."""
     with contextlib.suppress(psycopg.Error, OSError):
         session.cancel_safe(timeout=1)
