@@ -55,7 +55,10 @@ def load(url: str, rows: int, way: str, parallelism: int) -> dict[str, float]:
             "source": ("postgres", catalog.connector("postgres").config.from_url(url)),
             "target": ("parquet", {"url": f"{folder}/out"}),
         }
-        hello = {side: {"connector": name, "settings": settings} for side, (name, settings) in sides.items()}
+        hello: dict[str, Any] = {
+            side: {"connector": name, "settings": settings} for side, (name, settings) in sides.items()
+        }
+        hello["transforms"] = []
         command = [sys.executable, "-m", "headrace.control.stage"]
         pipeline = Pipeline(
             id="bench",
