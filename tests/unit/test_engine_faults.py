@@ -16,6 +16,7 @@ from headrace.connector import (
     Checkpoint,
     Position,
     ReadMode,
+    Reject,
     Slice,
     Stream,
     StreamRead,
@@ -195,3 +196,44 @@ def test_a_rewind_of_a_table_that_was_put_back_is_heeded(bench: Bench) -> None:
     ends = bench.run(pipeline, ByStream([PEOPLE], script))
     assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
     assert ids(bench.rows("people")) == [1, 1, 2, 3]
+
+
+def test_the_counts_of_a_resumed_run_are_those_of_all_its_attempts(bench: Bench) -> None:
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    script: list[Any] = [batch(1, 2), Checkpoint({"at": 1}), batch(3), cut, Checkpoint({"at": 2})]
+    ends = bench.play([PEOPLE], script, [choose()], tuning=RETRY)
+    assert ids(bench.rows("people")) == [1, 2, 3]
+    assert bench.last.attempt == 2
+    assert ends["people"].counts.read == ends["people"].counts.written == 3
+
+
+def reject(line: int) -> Reject:
+    return Reject(stream="people", code="x.bad", reason="not a row", where={"line": line})
+
+
+def test_the_limit_of_rejects_holds_over_all_attempts_of_a_run(bench: Bench) -> None:
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    script: list[Any] = [batch(1, rejects=(reject(1), reject(2))), Checkpoint({"at": 1}), cut]
+    script += [batch(2, rejects=(reject(3), reject(4))), Checkpoint({"at": 2})]
+    ends = bench.play([PEOPLE], script, [choose()], tuning={**RETRY, "reject_limit": 3})
+    error = ends["people"].error
+    assert error and error.code == "engine.too_many_rejects"
+    assert ids(bench.rows("people")) == [1]
+
+
+def test_rows_read_again_for_the_sake_of_another_stream_count_as_published(bench: Bench) -> None:
+    log: list[Any] = [batch(1, rejects=(reject(1), reject(2))), Checkpoint({"at": 1})]
+    late: list[Any] = [batch(11, stream=PLACES), batch(2, rejects=(reject(3),)), Checkpoint({"at": 2})]
+    pipeline = bench.pipeline([choose(), choose(PLACES)], {"reject_limit": 2})
+
+    class Remembering(ScriptedSource):
+        def acknowledge(self, slice: Slice, position: Position) -> None: ...
+
+    bench.run(pipeline, Remembering([PEOPLE, PLACES], [late[0], *log]))
+    bench.tables["places"].tokens.clear()
+    bench.tables["places"].rows.clear()
+    ends = bench.run(pipeline, Remembering([PEOPLE, PLACES], [late[0], *log, *late[1:]]))
+    assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert ends["people"].counts.skipped == {"published": 3}
+    assert (ends["people"].counts.rejected, ends["people"].counts.written) == (1, 1)
+    assert ids(bench.rows("places")) == [11]

@@ -118,8 +118,10 @@ class _Attempt:
         self.shared.tokens[stream.id] = token
         self.shared.remember(self.state.load(stream.id))
         mark = Mark.of(token)
-        if mark and mark.done and mark.run == self.state.run:
-            self.board.settle(stream.id, "", mark.counts)
+        if mark is None or mark.run != self.state.run:
+            return
+        self.board.settle(stream.id, "", mark.counts)
+        if mark.done:
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
             self.state.drop_staged(stream.id)
             self.state.log("info", "published by an earlier attempt of this run", stream.id)
