@@ -169,10 +169,10 @@ class Follower:
 
     def _checkpoint(self, position: Position) -> None:
         source = self.shared.source
-        if self.committed and source.order(position) < source.order(self.committed):
+        if self.position and source.order(position) < source.order(self.position):
             raise PositionLost(
                 "engine.position_back",
-                f"{self.slice.key}: the source went back from {self.committed} to {position}",
+                f"{self.slice.key}: the source went back from {self.position} to {position}",
                 remedy="If the source was restored on purpose, tell where to read from: `headrace rewind`.",
             )
         self.position = position
