@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -310,3 +311,108 @@ def test_a_store_that_goes_away_ends_the_other_slices_at_once(
     with pytest.raises(TransientError):
         bench.run(pipeline, Loading([PEOPLE, PLACES], load))
     assert len(read) < 6
+
+
+class Filed(MemoryTarget):
+    """Keeps staged rows in `files` by name, as a lake does, and so does the table: by name."""
+
+    def __init__(self, tables: Any, files: dict[str, Any]):
+        super().__init__(tables)
+        self.files = files
+
+    def publish(self, stream: Stream, mode: WriteMode, staged: Sequence[Staged], token: Token) -> None:
+        super().publish(stream, mode, staged, token)
+        for one in staged:
+            self.files[json.dumps(one.detail)] = "live"
+
+    def discard(self, stream: Stream, staged: Sequence[Staged]) -> None:
+        for one in staged:
+            assert json.dumps(one.detail) not in self.files, "files of a table are removed"
+
+
+def test_rows_that_were_published_are_neither_removed_nor_published_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.engine import commit
+
+    files: dict[str, Any] = {}
+    load = {"people": [[batch(1)], [batch(2)]]}
+    pipeline = bench.pipeline([choose(read=ReadMode.FULL, write=WriteMode.REPLACE)])
+
+    def away(point: str) -> None:
+        if point == "after_publish":
+            raise TransientError("store.away", "the store is away")
+
+    monkeypatch.setattr(commit, "hit", away)
+    ends = bench.run(pipeline, Loading([PEOPLE], load), Filed(bench.tables, files))
+    assert ends["people"].status is StreamStatus.FAILED
+    assert len(files) == 2
+    monkeypatch.undo()
+    read: list[int] = []
+    again = {"people": [[lambda: read.append(1), batch(1)], [lambda: read.append(2), batch(2)]]}
+    bench.run(pipeline, Loading([PEOPLE], again), Filed(bench.tables, files))
+    assert sorted(read) == [1, 2]
+    assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_files_of_the_table_before_are_left_alone_when_a_stream_moves_to_another_table(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.engine import commit
+
+    files: dict[str, Any] = {}
+    load = {"people": [[batch(1)], [batch(2)]]}
+
+    def away(point: str) -> None:
+        if point == "after_publish":
+            raise TransientError("store.away", "the store is away")
+
+    monkeypatch.setattr(commit, "hit", away)
+    choice = choose(read=ReadMode.FULL)
+    bench.run(bench.pipeline([choice]), Loading([PEOPLE], load), Filed(bench.tables, files))
+    monkeypatch.undo()
+    moved = choose(read=ReadMode.FULL, target="folk")
+    ends = bench.run(bench.pipeline([moved]), Loading([PEOPLE], load), Filed(bench.tables, files))
+    assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert ids(bench.rows("folk")) == [1, 2]
+
+
+def test_leftovers_that_cannot_be_removed_stop_nobody_else(bench: Bench) -> None:
+    class Stubborn(MemoryTarget):
+        def discard(self, stream: Stream, staged: Sequence[Staged]) -> None:
+            if staged:
+                raise TransientError("x.locked", "it is locked")
+
+    class Forgetful(Loading):
+        def holds(self, slice: Slice, rows: int) -> bool:
+            return False
+
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    load = {"people": [[batch(1)], [cut, batch(2)]], "places": [[batch(7, stream=PLACES)]]}
+    choices = [choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)]
+    target = Stubborn(bench.tables)
+    bench.run(bench.pipeline(choices[:1], {"parallelism": 1}), Forgetful([PEOPLE, PLACES], load), target)
+    ends = bench.run(bench.pipeline(choices), Forgetful([PEOPLE, PLACES], load), target)
+    assert ends["places"].status is StreamStatus.SUCCEEDED
+    assert ids(bench.rows("places")) == [7]
+
+
+def test_leftovers_are_removed_after_the_publish_that_fences_their_worker_off(bench: Bench) -> None:
+    removed: list[Any] = []
+
+    class Watched(MemoryTarget):
+        def discard(self, stream: Stream, staged: Sequence[Staged]) -> None:
+            assert stream.id in self.tables and self.tables[stream.id].tokens
+            removed.extend(row["id"] for one in staged for _, _, row in one.detail["rows"])
+
+    class Forgetful(Loading):
+        def holds(self, slice: Slice, rows: int) -> bool:
+            return False
+
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    source = Forgetful([PEOPLE], {"people": [[batch(1)], [cut, batch(2)]]})
+    pipeline = bench.pipeline([choose(read=ReadMode.FULL)], {"parallelism": 1})
+    bench.run(pipeline, source, Watched(bench.tables))
+    bench.run(pipeline, source, Watched(bench.tables))
+    assert removed == [1]
+    assert ids(bench.rows("people")) == [1, 2]

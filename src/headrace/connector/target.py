@@ -76,13 +76,14 @@ class StagedSlice:
     """A slice of a load that was read to its end and staged.
 
     `fingerprint` tells by which plan (columns, transforms, mode, table): only rows staged by the same
-    plan may be published by a later attempt.
+    plan may be published by a later attempt. `epoch` is that of the lease under which it was saved.
     """
 
     slice: Slice
     staged: Staged
     counts: Counts
     fingerprint: str = ""
+    epoch: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from headrace.connector import Capability, Position, Slice, Staged, StreamRead
 from headrace.engine.commit import Mark, Publication, Work, commit, standing
 from headrace.engine.executors import Executor, Threads
 from headrace.engine.follow import Follower, Shared
-from headrace.engine.plan import Job, PlannedStream, resolve
+from headrace.engine.plan import Job, PlannedStream, resolve, same_table
 from headrace.engine.progress import Board
 from headrace.engine.read import Aborted
 from headrace.engine.retry import report
@@ -33,11 +33,12 @@ _POLL = 0.2  # seconds between looks at the stop signal
 
 @dataclass(kw_only=True)
 class Load:
-    """The slices of one stream that are published together."""
+    """The slices of one stream that are published together, and what earlier attempts left over."""
 
     stream: PlannedStream
     slices: Sequence[Slice]
     staged: dict[str, StagedSlice] = field(default_factory=dict)
+    leftovers: list[Staged] = field(default_factory=list)
 
     @property
     def missing(self) -> list[Slice]:
@@ -175,28 +176,30 @@ class _Attempt:
         return [slice for read in reads for slice in self._slices([read])]
 
     def _load(self, stream: PlannedStream, slices: Sequence[Slice]) -> Load:
-        """A load, with those slices of an earlier attempt that still hold."""
+        """A load, with those slices of an earlier attempt that still hold.
+
+        What was staged before this stream's last publish, or for another table, may be part of a table
+        by now: it is neither published again nor removed.
+        """
         load = Load(stream=stream, slices=slices)
-        earlier = {done.slice.key: done for done in self.state.load_staged(stream.id)}
-        if not earlier:
-            return load
-        stale: list[Staged] = []
-        for slice in slices:
-            done = earlier.pop(slice.key, None)
-            if done is None:
+        token = self.shared.tokens[stream.id]
+        keys = {slice.key for slice in slices}
+        earlier = self.state.load_staged(stream.id)
+        for done in earlier:
+            if not same_table(done.fingerprint, stream.fingerprint) or (token and done.epoch <= token.epoch):
                 continue
-            if done.fingerprint == stream.fingerprint and self.shared.source.holds(
-                done.slice, done.counts.read
+            if (
+                done.slice.key in keys
+                and done.fingerprint == stream.fingerprint
+                and self.shared.source.holds(done.slice, done.counts.read)
             ):
-                load.staged[slice.key] = done
-                self.board.settle(stream.id, slice.key, done.counts)
+                load.staged[done.slice.key] = done
+                self.board.settle(stream.id, done.slice.key, done.counts)
             else:
-                stale.append(done.staged)
-        self.state.drop_staged(stream.id)
-        for done in load.staged.values():
-            self.state.save_staged(stream.id, done)
-        self.shared.target.discard(stream.landed, [*stale, *(done.staged for done in earlier.values())])
-        self.state.log("info", f"{len(load.staged)} of {len(slices)} slices were staged before", stream.id)
+                load.leftovers.append(done.staged)
+        if earlier:
+            said = f"{len(load.staged)} of {len(slices)} slices were staged before"
+            self.state.log("info", said, stream.id)
         return load
 
     def _start(self, pool: ThreadPoolExecutor, loads: Sequence[Load], followed: Sequence[Slice]) -> None:
@@ -307,6 +310,17 @@ class _Attempt:
         else:
             shared.tokens[stream.id] = token
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
+            self._tidy(load)
+
+    def _tidy(self, load: Load) -> None:
+        """Only now are leftovers safe to remove: a worker that still means to publish them is fenced off."""
+        if not load.leftovers:
+            return
+        try:
+            self.shared.target.discard(load.stream.landed, load.leftovers)
+        except HeadraceError as error:
+            said = f"what an earlier attempt had staged is left over: {error.message}"
+            self.state.log("warning", said, load.stream.id)
 
     def _ended(self, id: str) -> bool:
         return self.board.status(id).ended

@@ -34,7 +34,7 @@ class State(Protocol):
         """The slices of the stream's unpublished load that earlier attempts staged."""
 
     def save_staged(self, stream: str, done: StagedSlice) -> None:
-        """Remember a staged slice; the same slice key again takes its place."""
+        """Remember a staged slice, with our epoch; the same slice key again takes its place."""
 
     def drop_staged(self, stream: str) -> None:
         """The load was published or given up."""

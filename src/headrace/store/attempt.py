@@ -89,6 +89,7 @@ class Attempt:
                 staged=Staged.from_json(row.staged),
                 counts=Counts.from_json(row.counts),
                 fingerprint=row.fingerprint,
+                epoch=row.epoch,
             )
             for row in rows
         ]
