@@ -277,6 +277,10 @@ def test_the_epoch_is_raised_under_the_same_lease(store: Store) -> None:
         attempt.save("slot", {}, {})
         renewed = store.leases.renew(lease, MINUTE)
         assert renewed.epoch == 41
+    store.runs.requeue(run.id, lease=lease)
+    store.runs.start(run.id, lease)
+    with store.attempt(run.id, lease) as attempt:
+        assert attempt.epoch == 41
     store.leases.release(lease)
     assert store.leases.acquire("p1", "w2", MINUTE).epoch == 42
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class Work:
 def publish(work: Work) -> None:
     """Rows and token become visible, stream by stream."""
     for publication in work.publications:
-        _publish(work.target, publication)
+        _publish(work, publication)
 
 
 def save(work: Work) -> None:
@@ -103,9 +104,13 @@ def commit(work: Work, steps: Sequence[Step] = STEPS) -> None:
         step(work)
 
 
-def _publish(target: Target[Any], publication: Publication) -> None:
-    """Publish once. When the reply is lost, look for our own token before deciding anything."""
-    stream, token = publication.stream, publication.token
+def _publish(work: Work, publication: Publication) -> None:
+    """Publish once. When the reply is lost, look for our own token before deciding anything.
+
+    Raises OutcomeUnknown when nothing is to be seen. Those rows may land later, so what follows has a
+    newer epoch: it can't be taken for them, nor they for it.
+    """
+    target, stream, token = work.target, publication.stream, publication.token
     for look in range(_LOOKS):
         hit("before_publish")
         try:
@@ -121,6 +126,8 @@ def _publish(target: Target[Any], publication: Publication) -> None:
             continue  # publishing the same token again is safe: the target compares it first
         if last is not None and (last.epoch, last.sequence) == (token.epoch, token.sequence):
             return
+    with suppress(TransientError):
+        work.state.raise_epoch(token.epoch + 1)
     raise unknown
 
 

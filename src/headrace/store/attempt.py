@@ -53,7 +53,6 @@ class Attempt:
         self._database = database
         self.run = run
         self._lease = lease
-        self._epoch = lease.epoch
         self._waiting = threading.Lock()
         self._flushing = threading.Lock()
         self._lines: deque[dict[str, Any]] = deque(maxlen=_WAITING_LINES)
@@ -220,7 +219,8 @@ class Attempt:
             yield transaction
 
     def _begin(self) -> None:
-        with self._write() as transaction:
+        with self._database.write() as transaction:
+            self._epoch = hold(transaction, self._lease)  # an earlier attempt may have raised it
             run = lock_run(transaction, self.run, self._lease)
             if run.status != RunStatus.RUNNING:
                 raise ConflictError(
