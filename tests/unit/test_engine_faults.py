@@ -15,6 +15,7 @@ import pytest
 
 from headrace.connector import (
     Batch,
+    Change,
     Checkpoint,
     Position,
     ReadMode,
@@ -27,8 +28,10 @@ from headrace.connector import (
     WriteMode,
 )
 from headrace.connector.testing import MemoryTarget, ScriptedSource
-from headrace.errors import TransientError
-from headrace.model.pipeline import StreamChoice
+from headrace.engine.read import Pulled, overlap
+from headrace.engine.stop import Stop
+from headrace.errors import Fenced, OutcomeUnknown, TransientError
+from headrace.model.pipeline import SchemaPolicy, StreamChoice
 from headrace.model.run import StreamStatus
 from tests.bench import Bench
 
@@ -416,3 +419,75 @@ def test_leftovers_are_removed_after_the_publish_that_fences_their_worker_off(be
     bench.run(pipeline, source, Watched(bench.tables))
     assert removed == [1]
     assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_a_publish_that_lands_late_is_not_taken_for_the_next_one(bench: Bench) -> None:
+    """The reply is lost, nothing is to be seen, and the rows land as the next attempt publishes."""
+    late: list[Any] = []
+
+    class Late(MemoryTarget):
+        def publish(self, stream: Stream, mode: WriteMode, staged: Sequence[Staged], token: Token) -> None:
+            if not late or late[0] == token:
+                late[:] = [token, staged]
+                raise OutcomeUnknown("memory.lost", "no reply")
+            if late[1]:
+                super().publish(stream, mode, late[1], late[0])
+                late[1] = None
+            super().publish(stream, mode, staged, token)
+
+    script: list[Any] = [batch(1), Checkpoint({"at": 1}), batch(2), Checkpoint({"at": 2})]
+    pipeline = bench.pipeline([choose()], {**RETRY, "commit_interval": timedelta(minutes=1)})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("headrace.engine.commit._LOOK_DELAY", 0.001)
+        source = ScriptedSource([PEOPLE], [*script[:2]])
+        first = source.read
+
+        def growing(slice: Slice, since: Position) -> Iterator[Any]:
+            yield from first(slice, since)
+            source.script = script  # the second attempt finds more
+
+        source.read = growing  # type: ignore[method-assign]
+        with pytest.raises(Fenced):
+            bench.run(pipeline, source, Late(bench.tables))
+    bench.run(pipeline, ScriptedSource([PEOPLE], script))  # carries on the run that has read up to 1
+    bench.run(pipeline, ScriptedSource([PEOPLE], script))
+    assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_small_events_do_not_fill_the_memory(bench: Bench) -> None:
+    made = [0]
+
+    def small() -> Iterator[Pulled]:
+        for n in range(100_000):
+            made[0] += 1
+            yield Pulled(Checkpoint({"at": n}), 1, 8)
+
+    with overlap(small(), 1 << 20, Stop(), timedelta(minutes=1)) as events:
+        next(events)
+        time.sleep(0.5)
+        assert made[0] < 10_000
+        assert sum(1 for _ in events) == 99_999
+
+
+WIDER = pa.schema([*SCHEMA, ("age", pa.int64())])
+
+
+def test_an_ignored_column_that_was_left_alone_is_ignored(bench: Bench) -> None:
+    bench.play([PEOPLE], [batch(1), Checkpoint({"at": 1})], [choose(write=WriteMode.UPSERT)])
+    wide = Stream(name="people", schema=WIDER, primary_key=("id",))
+    row = pa.RecordBatch.from_pylist([{"id": 1, "name": "new"}], schema=WIDER)
+    update = Batch("people", row, pa.array([Change.UPDATE], pa.int8()), {"age": pa.array([True])})
+    script: list[Any] = [batch(1), Checkpoint({"at": 1}), update, Checkpoint({"at": 2})]
+    ends = bench.play([wide], script, [choose(write=WriteMode.UPSERT)], schema_policy=SchemaPolicy.IGNORE)
+    assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert bench.rows("people") == [{"id": 1, "name": "new"}]
+
+
+def test_a_key_column_cannot_be_ignored(bench: Bench) -> None:
+    bench.play([PEOPLE], [batch(1), Checkpoint({"at": 1})], [choose(columns=("name",))])
+    choice = choose(write=WriteMode.UPSERT)
+    ends = bench.play(
+        [PEOPLE], [batch(2), Checkpoint({"at": 2})], [choice], schema_policy=SchemaPolicy.IGNORE
+    )
+    error = ends["people"].error
+    assert error and error.code == "schema.key_missing" and "id" in error.message
