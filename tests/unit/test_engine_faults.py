@@ -28,8 +28,11 @@ from headrace.connector import (
     WriteMode,
 )
 from headrace.connector.testing import MemoryTarget, ScriptedSource
+from headrace.engine.executors import Opened, piece_to_json, serve
+from headrace.engine.plan import resolve
 from headrace.engine.read import Pulled, overlap
 from headrace.engine.stop import Stop
+from headrace.engine.write import Piece
 from headrace.errors import Fenced, OutcomeUnknown, TransientError
 from headrace.model.pipeline import SchemaPolicy, StreamChoice
 from headrace.model.run import StreamStatus
@@ -104,7 +107,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_a_dropped_table_is_never_taken_for_the_one_that_had_as_many_publishes(bench: Bench) -> None:
-    load = {"people": [[batch(1)]]}
+    load: dict[str, Any] = {"people": [[batch(1)]]}
     script: list[Any] = [Checkpoint({"at": 0}), batch(2), Checkpoint({"at": 1})]
     pipeline = bench.pipeline([choose()])
     bench.run(pipeline, Loading([PEOPLE], load, script))  # publish 1, the load
@@ -130,7 +133,7 @@ def test_a_stream_that_joins_a_log_is_read_from_its_start(bench: Bench) -> None:
 
 def test_quiet_progress_after_a_load_is_remembered(bench: Bench) -> None:
     script: list[Any] = [Checkpoint({"at": 0}), Checkpoint({"at": 1})]
-    load = {"people": [[batch(1)]]}
+    load: dict[str, Any] = {"people": [[batch(1)]]}
     source = Loading([PEOPLE], load, script)
     pipeline = bench.pipeline([choose()])
     for _ in range(3):  # the load, then nothing new: the source has forgotten what came before 1
@@ -247,7 +250,9 @@ def test_rows_read_again_for_the_sake_of_another_stream_count_as_published(bench
 
 
 def test_a_load_with_too_many_rejects_is_not_published_by_running_again(bench: Bench) -> None:
-    load = {"people": [[batch(n, rejects=(reject(2 * n), reject(2 * n + 1)))] for n in (1, 2)]}
+    load: dict[str, Any] = {
+        "people": [[batch(n, rejects=(reject(2 * n), reject(2 * n + 1)))] for n in (1, 2)]
+    }
     choices = [choose(read=ReadMode.FULL)]
     for _ in range(2):
         ends = bench.run(bench.pipeline(choices, {"reject_limit": 3}), Loading([PEOPLE], load))
@@ -277,7 +282,10 @@ def test_a_bug_in_the_publish_of_one_load_does_not_stop_the_others(bench: Bench)
                 raise ZeroDivisionError if staged and self.broken else TransientError("x.away", "away")
             super().publish(stream, mode, staged, token)
 
-    load = {"people": [[batch(1)]], "places": [[lambda: time.sleep(0.3), batch(7, stream=PLACES)]]}
+    load: dict[str, Any] = {
+        "people": [[batch(1)]],
+        "places": [[lambda: time.sleep(0.3), batch(7, stream=PLACES)]],
+    }
     choices = [choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)]
     target = Broken(bench.tables)
     target.broken = False
@@ -307,7 +315,10 @@ def test_a_store_that_goes_away_ends_the_other_slices_at_once(
 
         return step
 
-    load = {"people": [[batch(0)]], "places": [[slow(n), batch(n, stream=PLACES)] for n in range(20)]}
+    load: dict[str, Any] = {
+        "people": [[batch(0)]],
+        "places": [[slow(n), batch(n, stream=PLACES)] for n in range(20)],
+    }
     monkeypatch.setattr(Attempt, "save_staged", away)
     monkeypatch.setattr(Attempt, "log", lambda self, level, *_: away() if level == "error" else None)
     pipeline = bench.pipeline([choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)], {"parallelism": 2})
@@ -339,7 +350,7 @@ def test_rows_that_were_published_are_neither_removed_nor_published_again(
     from headrace.engine import commit
 
     files: dict[str, Any] = {}
-    load = {"people": [[batch(1)], [batch(2)]]}
+    load: dict[str, Any] = {"people": [[batch(1)], [batch(2)]]}
     pipeline = bench.pipeline([choose(read=ReadMode.FULL, write=WriteMode.REPLACE)])
 
     def away(point: str) -> None:
@@ -364,7 +375,7 @@ def test_files_of_the_table_before_are_left_alone_when_a_stream_moves_to_another
     from headrace.engine import commit
 
     files: dict[str, Any] = {}
-    load = {"people": [[batch(1)], [batch(2)]]}
+    load: dict[str, Any] = {"people": [[batch(1)], [batch(2)]]}
 
     def away(point: str) -> None:
         if point == "after_publish":
@@ -391,7 +402,7 @@ def test_leftovers_that_cannot_be_removed_stop_nobody_else(bench: Bench) -> None
             return False
 
     cut = once(TransientError("script.cut", "the connection was cut"))
-    load = {"people": [[batch(1)], [cut, batch(2)]], "places": [[batch(7, stream=PLACES)]]}
+    load: dict[str, Any] = {"people": [[batch(1)], [cut, batch(2)]], "places": [[batch(7, stream=PLACES)]]}
     choices = [choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)]
     target = Stubborn(bench.tables)
     bench.run(bench.pipeline(choices[:1], {"parallelism": 1}), Forgetful([PEOPLE, PLACES], load), target)
@@ -491,3 +502,25 @@ def test_a_key_column_cannot_be_ignored(bench: Bench) -> None:
     )
     error = ends["people"].error
     assert error and error.code == "schema.key_missing" and "id" in error.message
+
+
+def test_a_bug_in_a_worker_is_told_and_the_worker_lives_on(bench: Bench) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    source = Loading([PEOPLE], {"people": [[bug], [batch(1)]]})
+    job = bench.job(bench.pipeline([choose(read=ReadMode.FULL)]), source)
+    (stream,), _ = resolve(job, source)
+    lines = [
+        json.dumps(
+            piece_to_json(
+                Piece(slice=slice, stream=stream, tuning=job.pipeline.tuning, keeps_unchanged=False)
+            )
+        )
+        for slice in source.slices([stream.read], {})
+    ]
+    answers: list[dict[str, Any]] = []
+    serve(lines, answers.append, Opened(source, job.target(), (), job.transform))
+    failed, done = (answer for answer in answers if "counts" not in answer)
+    assert failed["error"]["code"] == "internal"
+    assert done["result"]["counts"]["written"] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import subprocess
 import threading
@@ -14,12 +15,15 @@ from typing import Any, Protocol
 from headrace.connector import Reject, Slice, Source, Stream, Target, WriteMode
 from headrace.engine.plan import PlannedStream
 from headrace.engine.read import Aborted
+from headrace.engine.retry import report
 from headrace.engine.stop import Stop
 from headrace.engine.transform import MakeTransform, steps_for
 from headrace.engine.write import Piece, StagedResult, TooManyRejects, stage_piece
 from headrace.errors import HeadraceError, TransientError
 from headrace.model.pipeline import TransformStep, Tuning
 from headrace.model.run import Counts
+
+bugs = logging.getLogger("headrace.bugs")
 
 Watch = Callable[[Counts], None]
 
@@ -150,6 +154,9 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None], opened: Opened) 
             last: dict[str, Any] = {"result": result.to_json()}
         except HeadraceError as error:
             last = error_to_json(error)
+        except Exception as error:  # or the run would take it for a worker that died, and try again
+            bugs.exception("%s ended by a bug", piece.slice.key)
+            last = error_to_json(report(error))
         ended.set()
         heart.join()
         answer(last)
