@@ -62,6 +62,29 @@ def test_a_password_that_was_not_given_is_told_from_a_wrong_one(cli: Cli, shop: 
     assert "none was given" not in cli("check", shop.replace(":headrace-test@", ":wrong@")).err
 
 
+def test_what_a_run_without_a_file_left_behind_is_asked_with_its_addresses(cli: Cli, shop: str) -> None:
+    line = ("run", "--from", shop, "--to", "iceberg:./lake", "-s", "public.orders", "--json")
+    name = cli(*line).document["runs"][0]["pipeline"]
+    for command in (("state", name), ("rewind", name, "public.orders", "--to", "start", "--yes")):
+        done = cli(*command)
+        assert done.code == 4 and "with --source and --target" in done.err
+        assert cli(*command, "--source", shop, "--target", "iceberg:./lake").code == 0
+
+
+def test_a_path_as_target_is_told_what_it_may_become(cli: Cli, shop: str) -> None:
+    done = cli("run", "--from", shop, "--to", "./lake")
+    assert done.code == 64 and "iceberg:./lake" in done.err and "parquet:./lake" in done.err
+    assert "nothing has run yet" in cli("status").err
+
+
+def test_a_folder_that_cannot_be_made_is_a_wrong_setting(cli: Cli, shop: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for to, code in (("parquet:./file", "storage.no_folder"), ("iceberg:./file/lake", "iceberg.no_folder")):
+        done = cli("run", "--from", shop, "--to", to, "-s", "public.orders")
+        assert done.code == 3
+        complaint(done, code)
+
+
 def test_a_fault_that_may_pass_is_tried_again_first(cli: Cli) -> None:
     line = ("run", "--from", "postgresql://me@127.0.0.1:1/d", "--to", "parquet:./out")
     done = cli(*line, "--max-retries", "1")
