@@ -5,7 +5,7 @@ READY := .venv/.ready
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo check test docs
+.PHONY: help setup demo check test bench docs
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -26,6 +26,9 @@ check: $(READY) ## Format, lint, types, import rules, spelling, licences, genera
 
 test: check ## Everything of check, and the whole suite against real servers
 	$(BIN)/pytest -n 2
+
+bench: $(READY) ## Measure speed, side by side; PARTS="…" chooses parts, results are JSON on stdout
+	@$(BIN)/python -m benchmarks $(PARTS)
 
 docs: $(READY) ## Write docs/reference anew from the code
 	$(BIN)/python -m docs.generate

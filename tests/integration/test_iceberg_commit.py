@@ -28,10 +28,10 @@ from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.errors import (
     AuthError,
     ConfigError,
-    ConflictError,
     Fenced,
     NotFoundError,
     OutcomeUnknown,
+    StageLost,
     TransientError,
 )
 from servers.iceberg_rest import IcebergRest
@@ -187,7 +187,7 @@ def test_a_table_that_the_user_dropped_has_no_token_and_takes_no_old_rows(lake: 
     with pytest.raises(NotFoundError):
         lake.target.publish(ORDERS, APPEND, [staged], lake.token(2))
     lake.target.prepare(ORDERS, APPEND)
-    with pytest.raises(ConflictError, match="made anew"):
+    with pytest.raises(StageLost, match="made anew"):
         lake.target.publish(ORDERS, APPEND, [staged], lake.token(2))
     lake.target.discard(ORDERS, [staged])
 

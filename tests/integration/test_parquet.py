@@ -536,7 +536,7 @@ def test_a_full_disk_fails_the_stage_whole_and_the_next_attempt_succeeds(tmp_pat
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.splitlines() == ["failed: storage.io", "left: [] []", "rows: 2000"]
+    assert done.stdout.splitlines() == ["failed: storage.full", "left: [] []", "rows: 2000"]
 
 
 def test_check_leaves_nothing_behind(settings: dict[str, Any]) -> None:
