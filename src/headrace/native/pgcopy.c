@@ -32,7 +32,7 @@ enum kind {
 };
 
 /* Why a block is none. */
-enum { GOOD, BAD_COUNT, BAD_LENGTH, BAD_WIDTH, BAD_ARRAY, BAD_NUMERIC };
+enum { GOOD, BAD_COUNT, BAD_LENGTH, BAD_WIDTH, BAD_ARRAY, BAD_VALUE };
 
 /* Why a value can't be held. */
 enum refused { NAN_VALUE, INFINITE, MINUS_INFINITE, DIGITS, MIDNIGHT, LATE, ENCODING, DIMENSIONS };
@@ -55,7 +55,7 @@ struct column {
 
 struct extent {
     int64_t rows, end; /* whole rows, and the byte behind the last */
-    int32_t ended;     /* the end mark was there, and `end` lies behind it */
+    int32_t ended;     /* the end mark, of two bytes, is there */
     int32_t column;    /* where an error is */
 };
 
@@ -132,7 +132,7 @@ static int account(struct column *column, const uint8_t *p, int32_t length, int 
         column->size += sign * (int64_t)(length - 1);
         return GOOD;
     case NUMERIC:
-        return length < 8 || 8 + 2 * (int32_t)be16(p) != length ? BAD_NUMERIC : GOOD;
+        return length < 8 || 8 + 2 * (int32_t)be16(p) != length ? BAD_VALUE : GOOD;
     default:
         return account_list(column, p, length, sign);
     }
@@ -153,7 +153,6 @@ EXPORT int32_t headrace_measure(const uint8_t *data, int64_t size, struct column
         const uint8_t *p = data + at, *end = data + size;
         int16_t count = (int16_t)be16(p);
         if (count == -1) {
-            at += 2;
             found->ended = 1;
             break;
         }
@@ -245,7 +244,7 @@ static inline int reaches(const uint64_t *words, const uint64_t *limit, int32_t 
     return 1;
 }
 
-/* Digits to base 10,000, the first of weight 10,000^weight. Gives -1, a `refused`, or -2 for what is no number. */
+/* Digits to base 10,000, the first of weight 10,000^weight. Gives -1, a `refused`, or -2 for what is none. */
 static int decimal(const uint8_t *p, const struct column *column, uint64_t *words)
 {
     int32_t count = be16(p), weight = (int16_t)be16(p + 2), sign = be16(p + 4);
@@ -397,7 +396,9 @@ static inline int put(struct column *column, int64_t row, const uint8_t *p, int3
     case TIME: {
         int64_t us = (int64_t)be64(p);
         put64(column, row, us);
-        return us >= DAY_US ? MIDNIGHT : -1;
+        if (UNLIKELY((uint64_t)us >= (uint64_t)DAY_US))
+            return us == DAY_US ? MIDNIGHT : -2;
+        return -1;
     }
     case TIMESTAMP: {
         int64_t us = (int64_t)be64(p), most = INT64_MAX - EPOCH_DAYS * DAY_US;
@@ -576,7 +577,7 @@ EXPORT int32_t headrace_fill(const uint8_t *data, const int64_t *starts, int64_t
             int refused = put(column, row, p, length);
             if (UNLIKELY(refused != -1)) {
                 if (refused == -2)
-                    return BAD_NUMERIC;
+                    return BAD_VALUE;
                 unset(column, row);
                 note(refusals, (struct refusal){row, p - data, length, c, refused});
             }

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from headrace.connectors.postgres.decode import REFUSED, Bad, Block, Bytes, Garbled, head_size, number_text
+from headrace.connectors.postgres.decode import (
+    END,
+    REFUSED,
+    Bad,
+    Block,
+    Bytes,
+    Garbled,
+    head_size,
+    number_text,
+)
 from headrace.connectors.postgres.types import Image, Kind
 
 
@@ -42,7 +51,7 @@ _WRONG = (
     "a field has a length that there is not",
     "a value is not as long as its kind",
     "an array does not fill its field",
-    "a numeric is none",
+    "a value is none of its type",
 )
 _UUID_TEXT = 36
 _LARGEST = (1 << 31) - 1  # bytes that the offsets of a batch reach
@@ -105,7 +114,8 @@ def decoded(
             found = rows.measure(buffer[at:used])
             if found.rows:
                 yield rows.block(buffer[at : at + found.end])
-            at, ended = at + found.end, bool(found.ended)
+            ended = bool(found.ended)
+            at += found.end + len(END) * ended
             if found.rows < rows.most:
                 break
         rest = used - at

@@ -22,7 +22,7 @@ Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0"
-_END = b"\xff\xff"
+END = b"\xff\xff"
 _EPOCH_DAYS = 10_957  # 1970-01-01 to 2000-01-01, where the server's time begins
 _EPOCH_US = _EPOCH_DAYS * 86_400_000_000
 _DAY_US = 86_400_000_000
@@ -167,7 +167,7 @@ def blocks(
             if len(starts):
                 yield block, starts
     block, starts, rest = _whole_rows(parts, fields)
-    if rest != _END:
+    if rest != END:
         raise Garbled("the copy ended in the middle of a row")
     if len(starts):
         yield block, starts
@@ -200,7 +200,7 @@ def number_text(value: bytes) -> str:
 def _whole_rows(parts: list[Any], fields: int) -> tuple[bytes, Ints, bytes]:
     """Block, row starts and what is left over, the end mark included."""
     rest = b""
-    if parts and bytes(parts[-1][:2]) == _END:
+    if parts and bytes(parts[-1][:2]) == END:
         rest = bytes(parts.pop())
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))
     starts = np.cumsum(lengths) - lengths
@@ -299,7 +299,9 @@ def _column(cells: Cells, image: Image) -> pa.Array:
         return _array(image.arrow, cells, _timestamps(cells))
     if kind is Kind.TIME:
         times = cells.get(">i8").astype(np.int64)
-        cells.refuse(times >= _DAY_US, "midnight")
+        if np.any(cells.valid & ((times < 0) | (times > _DAY_US))):
+            raise Garbled("a value is none of its type")
+        cells.refuse(times == _DAY_US, "midnight")
         return _array(image.arrow, cells, times)
     if kind is Kind.NUMERIC:
         return _array(image.arrow, cells, _decimals(cells, image.arrow))
@@ -335,7 +337,7 @@ def _decimals(cells: Cells, type: pa.DataType) -> npt.NDArray[Any]:
     )
     count[~cells.valid] = 0
     if np.any(cells.valid & ((cells.length != 8 + 2 * count) | ~np.isin(sign, _SIGNS))):
-        raise Garbled("a numeric is none")
+        raise Garbled("a value is none of its type")
     for mark, text in ((0xC000, "NaN"), (0xD000, "Infinity"), (0xF000, "-Infinity")):
         cells.refuse(sign == mark, text)
     count[~cells.valid] = 0
@@ -346,7 +348,7 @@ def _decimals(cells: Cells, type: pa.DataType) -> npt.NDArray[Any]:
         rows = np.flatnonzero(count > number)
         digit = _gather(cells.block, cells.at[rows] + 8 + 2 * number, ">u2").astype(np.int64)
         if np.any(digit > 9999):
-            raise Garbled("a numeric is none")
+            raise Garbled("a value is none of its type")
         exponent = 4 * (weight[rows] - number) + type.scale
         # the last digit may reach below the scale, with zeros only
         digit, lost = np.divmod(digit, np.where(exponent < 0, _POWERS[np.clip(-exponent, 0, 4)], 1))
