@@ -15,12 +15,12 @@ import psycopg
 from psycopg import pq
 
 from headrace import native
-from headrace.connectors.postgres import compiled, decode
+from headrace.connectors.postgres import compiled, decode, wire
 from headrace.connectors.postgres.compiled import Flow
 from headrace.connectors.postgres.decode import Block, Bytes
 from headrace.connectors.postgres.session import Session
 from headrace.connectors.postgres.types import Image
-from headrace.connectors.postgres.wire import QUIET, begin, cancelled_if_left, copy_out, finish
+from headrace.connectors.postgres.wire import begin, cancelled_if_left, copy_out, finish
 
 _WAIT = 20  # milliseconds without a byte after which Python may look at its signals
 _ENDED, _FAILED = 1, 2
@@ -104,7 +104,7 @@ class _Stream:
         self._last_word: Iterator[None] | None = None
 
     def __call__(self, buffer: Bytes, used: int) -> tuple[int, Flow]:
-        patience = time.monotonic() + QUIET
+        patience = time.monotonic() + wire.QUIET
         while used < len(buffer):
             if self._last_word is not None:
                 return used, next((Flow.QUIET for _ in self._last_word), Flow.ENDED)
@@ -122,7 +122,7 @@ class _Stream:
             if status == _ENDED:
                 self._last_word = finish(self._connection)
             elif got.value:
-                patience = time.monotonic() + QUIET
+                patience = time.monotonic() + wire.QUIET
             elif time.monotonic() > patience:
                 return used, Flow.QUIET
         return used, Flow.MORE
