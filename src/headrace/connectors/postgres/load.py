@@ -18,7 +18,7 @@ from headrace.errors import TransientError
 from headrace.model.stream import join_name
 
 _MOST = 64  # slices a relation
-_LEAST = 1024  # pages a slice: 8 MiB as servers are built
+_LEAST = 8192  # pages a slice: 64 MiB as servers are built, some row groups; each costs about 20 ms
 _TID_SCANS = 140_000  # the first version that reads a range of pages without the rest of the table
 
 _LEAVES = """
