@@ -1,4 +1,4 @@
-"""Compiles the kernels when the package is built, by any C compiler that is there or by the wheel `ziglang`."""
+"""Compiles the kernels when the package is built, by a C compiler that is there or by the wheel `ziglang`."""
 
 from __future__ import annotations
 
