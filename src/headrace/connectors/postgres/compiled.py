@@ -230,7 +230,7 @@ def _describe(column: _Column, image: Image) -> None:
 def _allocate(column: _Column, image: Image) -> list[pa.Buffer]:
     """The buffers of a column of `count` values: validity, then what Arrow's layout has."""
     count, kind = column.count, image.kind
-    if kind is Kind.LIST or kind not in _WIDTHS or kind is Kind.UUID:
+    if kind not in _WIDTHS or kind is Kind.UUID:
         sizes = [8 * column.words * count if kind is Kind.NUMERIC else 4 * (count + 1)]
         if kind not in (Kind.LIST, Kind.NUMERIC):
             sizes.append(_UUID_TEXT * count if kind is Kind.UUID else column.size)

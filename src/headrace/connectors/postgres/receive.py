@@ -96,11 +96,8 @@ class _Stream:
 
     def __init__(self, library: ctypes.CDLL, libpq: ctypes.CDLL, connection: pq.abc.PGconn):
         self._library, self._connection = library, connection
-        functions = [ctypes.cast(getattr(libpq, name), c_void_p) for name in _FUNCTIONS]
-        self._state = _State(
-            connection.pgconn_ptr,  # type: ignore[attr-defined]
-            *functions,
-        )
+        address: int = connection.pgconn_ptr  # type: ignore[attr-defined]
+        self._state = _State(address, *(ctypes.cast(getattr(libpq, name), c_void_p) for name in _FUNCTIONS))
         self._last_word: Iterator[None] | None = None
 
     def __call__(self, buffer: Bytes, used: int) -> tuple[int, Flow]:
