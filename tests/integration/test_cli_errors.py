@@ -37,8 +37,9 @@ def complaint(done: Result, code: str) -> None:
     ("old", "new", "exit_code", "code"),
     [
         (":headrace-test@", ":wrong@", 4, "postgres.auth.password"),
+        (":headrace-test@", "@", 4, "postgres.auth.password"),
         ("127.0.0.1", "127.0.0.1:1/none?", 6, "postgres.refused"),
-        ("127.0.0.1", "no.such.host.invalid", 3, "postgres.host_unknown"),
+        ("127.0.0.1", "no.such.host.invalid", 6, "postgres.host_unknown"),
         ("/test_", "/no_", 5, "postgres.database_missing"),
     ],
 )
@@ -53,6 +54,12 @@ def test_an_address_that_leads_nowhere(
     done = cli("run", "--from", address, "--to", "parquet:./out", "--max-retries", "0")
     assert done.code == exit_code
     complaint(done, code)
+
+
+def test_a_password_that_was_not_given_is_told_from_a_wrong_one(cli: Cli, shop: str) -> None:
+    done = cli("check", shop.replace(":headrace-test@", "@"))
+    assert "none was given" in done.err and "${PGPASSWORD}" in done.err
+    assert "none was given" not in cli("check", shop.replace(":headrace-test@", ":wrong@")).err
 
 
 def test_a_fault_that_may_pass_is_tried_again_first(cli: Cli) -> None:

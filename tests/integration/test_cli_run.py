@@ -186,6 +186,7 @@ def test_a_plan_tells_what_would_change_and_changes_nothing(cli: Cli, tmp_path: 
     before = cli("plan", *line, "--detailed-exitcode", "--json")
     assert (before.code, before.document["streams"][0]["action"]) == (2, "create")
     assert cli("plan", *line).code == 0
+    assert list(tmp_path.iterdir()) == []
     assert cli("run", *line).code == 0
     after = cli("plan", *line, "--detailed-exitcode", "--json")
     assert (after.code, after.document["streams"][0]["action"]) == (0, "none")

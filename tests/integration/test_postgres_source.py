@@ -114,6 +114,7 @@ def test_tables_views_and_partitioned_tables_are_found_with_keys_cursors_and_siz
     assert [field.nullable for field in orders.schema] == [False, False, True, True]
     assert found["public.plain"].primary_key == ("c", "b")
     assert found["public.partial"].primary_key == ()
+    assert found["public.plain"].bytes is None
     assert found["shop.names"].kind == "view" and found["shop.names"].rows is None
 
 

@@ -53,6 +53,8 @@ def test_a_secret_is_masked_in_every_form() -> None:
     assert screen.clean("ab cab ab") == "******** cab ********"
     assert screen.clean("postgres") == "postgres"
     assert screen.clean("postgresql://me:oh%40no@h:5432/d") == "postgresql://me:********@h:5432/d"
+    assert screen.clean("postgresql://me:${NAME:-word}@h/d") == "postgresql://me:********@h/d"
+    assert screen.clean("postgresql://me:${NAME}@h/d") == "postgresql://me:${NAME}@h/d"
 
 
 def test_control_characters_are_spelled_out() -> None:

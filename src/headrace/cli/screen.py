@@ -23,7 +23,7 @@ VERSION = 1
 """Of the JSON shapes: grows when a member changes its meaning or goes away."""
 
 HIDDEN = "********"
-_USERINFO = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+_USERINFO = re.compile(r"(?<=://)([^/@\s:]*):(?!\$\{\w+\}@)[^/@\s]+@")  # ${NAME} may show
 _NOTHING = ("", "–", "0")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

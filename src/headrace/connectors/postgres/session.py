@@ -172,9 +172,13 @@ def _connection_error(text: str, config: PostgresConfig) -> HeadraceError:
     if says("password authentication failed|no password supplied|authentication failed for user"):
         return AuthError(
             "postgres.auth.password",
-            f"{where} refuses the password of role {config.username!r}",
+            f"{where} refuses the password of role {config.username!r}"
+            if config.password
+            else f"{where} asks for the password of role {config.username!r}, and none was given",
             field="password",
-            remedy="Check username and password; a role that does not exist is refused in the same words.",
+            remedy="Check username and password; a role that does not exist is refused in the same words."
+            if config.password
+            else "Put ${NAME} of an environment variable there, as in postgresql://me:${PGPASSWORD}@host/database.",
         )
     if says('role ".*" (does not exist|is not permitted to log in)'):
         return AuthError(
@@ -233,7 +237,7 @@ def _connection_error(text: str, config: PostgresConfig) -> HeadraceError:
             remedy="Give the PEM text of the authority's certificate.",
         )
     if says("name or service not known|could not translate host|nodename nor|failed to resolve|no address"):
-        return ConfigError(
+        return TransientError(
             "postgres.host_unknown",
             f"there is no host {config.host!r}",
             field="host",
