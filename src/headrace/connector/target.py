@@ -87,10 +87,14 @@ class StagedSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A slice's checkpoint as we saved it: `sequences` is the last sequence published by stream id."""
+    """A slice's checkpoint as we saved it.
+
+    `tokens` holds, by stream id, the epoch and sequence of the stream's last publish, and where the
+    stream stood when it was last read in this slice; a sequence of 0 says that it had no publish yet.
+    """
 
     position: Position
-    sequences: Mapping[str, int]
+    tokens: Mapping[str, Token]
 
 
 class Writer(ABC):

@@ -61,8 +61,8 @@ class Shared:
     publishing: threading.Lock = field(default_factory=threading.Lock)
 
     def remember(self, saved: Saved | None) -> None:
-        for stream, sequence in saved.sequences.items() if saved else ():
-            self.sequences[stream] = max(sequence, self.sequences.get(stream, 0))
+        for stream, token in saved.tokens.items() if saved else ():
+            self.sequences[stream] = max(token.sequence, self.sequences.get(stream, 0))
 
     def token(self, stream: str, position: Position, done: bool, counts: Counts) -> Token:
         """The token of the stream's next publish; its sequence follows all that anybody remembers."""
@@ -221,6 +221,24 @@ class Follower:
         self.committed = self.position
         self.held_since = time.monotonic()
 
+    def _known(self) -> dict[str, Token]:
+        """Each stream's last token, with where the stream stands now.
+
+        A table that was dropped or put back waits for its next publish: what was saved of it is newer.
+        """
+        shared, known = self.shared, {}
+        for id in self.streams:
+            at = self.standing[id] if id in self.behind else self.position
+            last = shared.tokens[id]
+            mark = Mark.of(last) or Mark(at=at, run=shared.state.run, done=False, counts=Counts())
+            position = replace(mark, at=at).to_json()
+            token = last or Token(
+                pipeline=shared.pipeline.id, epoch=shared.state.epoch, sequence=0, position=position
+            )
+            if token.sequence >= shared.sequences.get(id, 0):
+                known[id] = replace(token, position=position)
+        return known
+
     def _publish(self, staged: Mapping[str, Staged], done: bool) -> None:
         shared = self.shared
         publications = []
@@ -236,6 +254,7 @@ class Follower:
             key=self.slice.key,
             position=self.position,
             publications=publications,
+            tokens=self._known() | {p.stream.id: p.token for p in publications},
             slices=(self.slice,),
             source=shared.source,
             target=shared.target,

@@ -276,6 +276,7 @@ class _Attempt:
             key=stream.id,
             position=load.until,
             publications=(Publication(stream=stream, staged=staged, token=token),),
+            tokens={stream.id: token},
             slices=load.slices,
             source=shared.source,
             target=shared.target,

@@ -122,11 +122,17 @@ class Attempt:
             if position is None:
                 return None
             rows = transaction.execute(
-                select(tokens.c.stream, tokens.c.sequence).where(
-                    tokens.c.pipeline == mine, tokens.c.slice == slice_key
-                )
+                select(tokens).where(tokens.c.pipeline == mine, tokens.c.slice == slice_key)
             )
-            return Saved(position=position, sequences={row.stream: row.sequence for row in rows})
+            return Saved(
+                position=position,
+                tokens={
+                    row.stream: Token(
+                        pipeline=mine, epoch=row.epoch, sequence=row.sequence, position=row.position
+                    )
+                    for row in rows
+                },
+            )
 
     def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
         """Raises ConflictError (`store.sequence_regressed`), and saves nothing, when a sequence goes down."""

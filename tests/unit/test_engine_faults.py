@@ -1,0 +1,197 @@
+"""What a run does when its parts fail at the worst moment, by scripted sources and tables in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.connector import (
+    Batch,
+    Checkpoint,
+    Position,
+    ReadMode,
+    Slice,
+    Stream,
+    StreamRead,
+    WriteMode,
+)
+from headrace.connector.testing import ScriptedSource
+from headrace.errors import TransientError
+from headrace.model.pipeline import StreamChoice
+from headrace.model.run import StreamStatus
+from tests.bench import Bench
+
+SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
+PEOPLE = Stream(name="people", schema=SCHEMA, primary_key=("id",))
+PLACES = Stream(name="places", schema=SCHEMA, primary_key=("id",))
+RETRY = {"max_retries": 1, "retry_backoff": timedelta(milliseconds=1)}
+
+
+def choose(stream: Stream = PEOPLE, read: ReadMode = ReadMode.CHANGES, **rest: Any) -> StreamChoice:
+    return StreamChoice(stream=stream.id, read=read, **{"write": WriteMode.APPEND, **rest})
+
+
+def batch(*ids: int, stream: Stream = PEOPLE, **rest: Any) -> Batch:
+    rows = pa.RecordBatch.from_pylist([{"id": i, "name": f"n{i}"} for i in ids], schema=SCHEMA)
+    return Batch(stream.id, rows, **rest)
+
+
+def ids(rows: list[dict[str, Any]]) -> list[int]:
+    return sorted(row["id"] for row in rows)
+
+
+def once(error: Exception) -> Callable[[], None]:
+    """A step of a script that raises the first time."""
+    left = [error]
+
+    def step() -> None:
+        if left:
+            raise left.pop()
+
+    return step
+
+
+class Loading(ScriptedSource):
+    """Each stream is loaded first, in a slice for each list of `pieces`, then read from the script."""
+
+    def __init__(self, streams: Sequence[Stream], pieces: Mapping[str, Sequence[Any]], script: Any = ()):
+        super().__init__(streams, list(script))
+        self.pieces = pieces
+        self.until: Position = {"at": 0}
+
+    def slices(self, reads: Sequence[StreamRead], since: Mapping[str, Position]) -> Iterable[Slice]:
+        for read in reads:
+            id = read.stream.id
+            if since.get(id) and read.mode is not ReadMode.FULL:
+                yield Slice(key=f"{id}:log", reads=(read,))
+                continue
+            for n in range(len(self.pieces[id])):
+                yield Slice(key=f"{id}:{n}", reads=(read,), bounds={"piece": n}, until=self.until)
+
+    def holds(self, slice: Slice, rows: int) -> bool:
+        return True
+
+    def read(self, slice: Slice, since: Position) -> Iterator[Any]:
+        if slice.until is None:
+            yield from super().read(slice, since)
+            return
+        for event in self.pieces[slice.read.stream.id][slice.bounds["piece"]]:
+            if isinstance(event, Batch):
+                yield event
+            else:
+                event()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_dropped_table_is_never_taken_for_the_one_that_had_as_many_publishes(bench: Bench) -> None:
+    load = {"people": [[batch(1)]]}
+    script: list[Any] = [Checkpoint({"at": 0}), batch(2), Checkpoint({"at": 1})]
+    pipeline = bench.pipeline([choose()])
+    bench.run(pipeline, Loading([PEOPLE], load, script))  # publish 1, the load
+    bench.run(pipeline, Loading([PEOPLE], load, script))  # publish 2, up to 1
+    assert ids(bench.rows("people")) == [1, 2]
+    bench.tables.clear()
+    bench.run(pipeline, Loading([PEOPLE], load, script))  # publish 2 again, the load into a new table
+    ends = bench.run(pipeline, Loading([PEOPLE], load, script))
+    assert ends["people"].status is StreamStatus.SUCCEEDED
+    assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_a_stream_that_joins_a_log_is_read_from_its_start(bench: Bench) -> None:
+    class Remembering(ScriptedSource):
+        def acknowledge(self, slice: Slice, position: Position) -> None: ...
+
+    script: list[Any] = [batch(1), batch(7, stream=PLACES), Checkpoint({"at": 1})]
+    bench.run(bench.pipeline([choose()]), Remembering([PEOPLE, PLACES], script))
+    bench.run(bench.pipeline([choose(), choose(PLACES)]), Remembering([PEOPLE, PLACES], script))
+    assert ids(bench.rows("people")) == [1]
+    assert ids(bench.rows("places")) == [7]
+
+
+def test_quiet_progress_after_a_load_is_remembered(bench: Bench) -> None:
+    script: list[Any] = [Checkpoint({"at": 0}), Checkpoint({"at": 1})]
+    load = {"people": [[batch(1)]]}
+    source = Loading([PEOPLE], load, script)
+    pipeline = bench.pipeline([choose()])
+    for _ in range(3):  # the load, then nothing new: the source has forgotten what came before 1
+        ends = bench.run(pipeline, source)
+        assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    source.script = [*script, batch(2), Checkpoint({"at": 2})]
+    ends = bench.run(pipeline, source)
+    assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_a_stream_is_never_put_back_by_another_one_that_is_behind(bench: Bench) -> None:
+    class Remembering(ScriptedSource):
+        def acknowledge(self, slice: Slice, position: Position) -> None: ...
+
+    log: list[Any] = [batch(1), batch(11, stream=PLACES), Checkpoint({"at": 1})]
+    log += [batch(2), batch(12, stream=PLACES), Checkpoint({"at": 2})]
+    log += [batch(3), batch(13, stream=PLACES), Checkpoint({"at": 3})]
+    pipeline = bench.pipeline([choose(), choose(PLACES)])
+    bench.run(pipeline, Remembering([PEOPLE, PLACES], log[:3]))
+    backup = copy.deepcopy(bench.tables["places"])
+    bench.run(pipeline, Remembering([PEOPLE, PLACES], log))
+    bench.tables["places"] = backup  # put back to 1, while people stand at 3
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    bench.run(pipeline, Remembering([PEOPLE, PLACES], [*log[:6], cut, *log[6:]]))
+    bench.run(pipeline, Remembering([PEOPLE, PLACES], log))
+    assert ids(bench.rows("people")) == [1, 2, 3]
+    assert ids(bench.rows("places")) == [11, 12, 13]
+
+
+def test_a_stream_that_was_left_out_for_a_while_misses_nothing(bench: Bench) -> None:
+    class Remembering(ScriptedSource):
+        def acknowledge(self, slice: Slice, position: Position) -> None: ...
+
+    log: list[Any] = [batch(1), batch(11, stream=PLACES), Checkpoint({"at": 1})]
+    log += [batch(2), batch(12, stream=PLACES), Checkpoint({"at": 2})]
+    both = [choose(), choose(PLACES)]
+    bench.run(bench.pipeline(both), Remembering([PEOPLE, PLACES], log[:3]))
+    bench.run(bench.pipeline(both[:1]), Remembering([PEOPLE, PLACES], log))
+    bench.run(bench.pipeline(both), Remembering([PEOPLE, PLACES], log))
+    assert ids(bench.rows("people")) == [1, 2]
+    assert ids(bench.rows("places")) == [11, 12]
+
+
+def test_a_rewind_of_a_table_that_was_put_back_is_heeded(bench: Bench) -> None:
+    from headrace.control.positions import Positions
+
+    script: list[Any] = [
+        batch(1),
+        Checkpoint({"at": 1}),
+        batch(2),
+        Checkpoint({"at": 2}),
+        batch(3),
+        Checkpoint({"at": 3}),
+    ]
+
+    class ByStream(ScriptedSource):
+        def slices(self, reads: Sequence[StreamRead], since: Mapping[str, Position]) -> list[Slice]:
+            return [Slice(key=read.stream.id, reads=(read,)) for read in reads]
+
+        def acknowledge(self, slice: Slice, position: Position) -> None: ...
+
+    pipeline = bench.pipeline([choose()])
+    bench.run(pipeline, ByStream([PEOPLE], script[:2]))
+    backup = copy.deepcopy(bench.tables)
+    bench.run(pipeline, ByStream([PEOPLE], script))
+    bench.tables.clear()
+    bench.tables.update(backup)
+    Positions(bench.store).rewind(bench.job(pipeline, ByStream([PEOPLE], script)), "people", {})
+    ends = bench.run(pipeline, ByStream([PEOPLE], script))
+    assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert ids(bench.rows("people")) == [1, 1, 2, 3]
