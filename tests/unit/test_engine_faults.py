@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,12 +17,15 @@ from headrace.connector import (
     Checkpoint,
     Position,
     ReadMode,
+    Reject,
     Slice,
+    Staged,
     Stream,
     StreamRead,
+    Token,
     WriteMode,
 )
-from headrace.connector.testing import ScriptedSource
+from headrace.connector.testing import MemoryTarget, ScriptedSource
 from headrace.errors import TransientError
 from headrace.model.pipeline import StreamChoice
 from headrace.model.run import StreamStatus
@@ -195,3 +199,114 @@ def test_a_rewind_of_a_table_that_was_put_back_is_heeded(bench: Bench) -> None:
     ends = bench.run(pipeline, ByStream([PEOPLE], script))
     assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
     assert ids(bench.rows("people")) == [1, 1, 2, 3]
+
+
+def test_the_counts_of_a_resumed_run_are_those_of_all_its_attempts(bench: Bench) -> None:
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    script: list[Any] = [batch(1, 2), Checkpoint({"at": 1}), batch(3), cut, Checkpoint({"at": 2})]
+    ends = bench.play([PEOPLE], script, [choose()], tuning=RETRY)
+    assert ids(bench.rows("people")) == [1, 2, 3]
+    assert bench.last.attempt == 2
+    assert ends["people"].counts.read == ends["people"].counts.written == 3
+
+
+def reject(line: int) -> Reject:
+    return Reject(stream="people", code="x.bad", reason="not a row", where={"line": line})
+
+
+def test_the_limit_of_rejects_holds_over_all_attempts_of_a_run(bench: Bench) -> None:
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    script: list[Any] = [batch(1, rejects=(reject(1), reject(2))), Checkpoint({"at": 1}), cut]
+    script += [batch(2, rejects=(reject(3), reject(4))), Checkpoint({"at": 2})]
+    ends = bench.play([PEOPLE], script, [choose()], tuning={**RETRY, "reject_limit": 3})
+    error = ends["people"].error
+    assert error and error.code == "engine.too_many_rejects"
+    assert ids(bench.rows("people")) == [1]
+
+
+def test_rows_read_again_for_the_sake_of_another_stream_count_as_published(bench: Bench) -> None:
+    log: list[Any] = [batch(1, rejects=(reject(1), reject(2))), Checkpoint({"at": 1})]
+    late: list[Any] = [batch(11, stream=PLACES), batch(2, rejects=(reject(3),)), Checkpoint({"at": 2})]
+    pipeline = bench.pipeline([choose(), choose(PLACES)], {"reject_limit": 2})
+
+    class Remembering(ScriptedSource):
+        def acknowledge(self, slice: Slice, position: Position) -> None: ...
+
+    bench.run(pipeline, Remembering([PEOPLE, PLACES], [late[0], *log]))
+    bench.tables["places"].tokens.clear()
+    bench.tables["places"].rows.clear()
+    ends = bench.run(pipeline, Remembering([PEOPLE, PLACES], [late[0], *log, *late[1:]]))
+    assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert ends["people"].counts.skipped == {"published": 3}
+    assert (ends["people"].counts.rejected, ends["people"].counts.written) == (1, 1)
+    assert ids(bench.rows("places")) == [11]
+
+
+def test_a_load_with_too_many_rejects_is_not_published_by_running_again(bench: Bench) -> None:
+    load = {"people": [[batch(n, rejects=(reject(2 * n), reject(2 * n + 1)))] for n in (1, 2)]}
+    choices = [choose(read=ReadMode.FULL)]
+    for _ in range(2):
+        ends = bench.run(bench.pipeline(choices, {"reject_limit": 3}), Loading([PEOPLE], load))
+        error = ends["people"].error
+        assert error and error.code == "engine.too_many_rejects"
+        assert bench.rows("people") == []
+        assert len(bench.store.rejects("p")) == 4
+    ends = bench.run(bench.pipeline(choices, {"reject_limit": 4}), Loading([PEOPLE], load))
+    assert ends["people"].counts.rejected == 4
+    assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_a_position_that_goes_back_between_two_commits_stops_the_stream(bench: Bench) -> None:
+    script: list[Any] = [batch(1), Checkpoint({"at": 5}), batch(2), Checkpoint({"at": 4})]
+    tuning = {"commit_interval": timedelta(minutes=1)}
+    ends = bench.play([PEOPLE], script, [choose()], tuning=tuning)
+    error = ends["people"].error
+    assert error and error.code == "engine.position_back"
+
+
+def test_a_bug_in_the_publish_of_one_load_does_not_stop_the_others(bench: Bench) -> None:
+    class Broken(MemoryTarget):
+        broken = True
+
+        def publish(self, stream: Stream, mode: WriteMode, staged: Sequence[Staged], token: Token) -> None:
+            if stream.name == "people":
+                raise ZeroDivisionError if staged and self.broken else TransientError("x.away", "away")
+            super().publish(stream, mode, staged, token)
+
+    load = {"people": [[batch(1)]], "places": [[lambda: time.sleep(0.3), batch(7, stream=PLACES)]]}
+    choices = [choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)]
+    target = Broken(bench.tables)
+    target.broken = False
+    bench.run(bench.pipeline([choices[0]]), Loading([PEOPLE, PLACES], load), target)
+    target.broken = True
+    ends = bench.run(bench.pipeline(choices), Loading([PEOPLE, PLACES], load), target)
+    error = ends["people"].error
+    assert error and error.code == "internal"
+    assert ends["places"].status is StreamStatus.SUCCEEDED
+    assert ids(bench.rows("places")) == [7]
+
+
+def test_a_store_that_goes_away_ends_the_other_slices_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from headrace.store.attempt import Attempt
+
+    def away(*_: Any) -> None:
+        raise TransientError("store.away", "the store is away")
+
+    read: list[int] = []
+
+    def slow(n: int) -> Callable[[], None]:
+        def step() -> None:
+            read.append(n)
+            time.sleep(0.1)
+
+        return step
+
+    load = {"people": [[batch(0)]], "places": [[slow(n), batch(n, stream=PLACES)] for n in range(20)]}
+    monkeypatch.setattr(Attempt, "save_staged", away)
+    monkeypatch.setattr(Attempt, "log", lambda self, level, *_: away() if level == "error" else None)
+    pipeline = bench.pipeline([choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)], {"parallelism": 2})
+    with pytest.raises(TransientError):
+        bench.run(pipeline, Loading([PEOPLE, PLACES], load))
+    assert len(read) < 6

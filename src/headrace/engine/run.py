@@ -102,8 +102,12 @@ class _Attempt:
                 self._land(stream)
         loads, followed = self._cut()
         with ThreadPoolExecutor(self.job.pipeline.tuning.parallelism, "headrace-slice") as pool:
-            self._start(pool, loads, followed)
-            self._wait()
+            try:
+                self._start(pool, loads, followed)
+                self._wait()
+            except BaseException:
+                self.shared.stop.abort()  # leaving the pool waits for its threads
+                raise
         if self.fatal:
             raise self.fatal
         return self.board.results()
@@ -118,8 +122,10 @@ class _Attempt:
         self.shared.tokens[stream.id] = token
         self.shared.remember(self.state.load(stream.id))
         mark = Mark.of(token)
-        if mark and mark.done and mark.run == self.state.run:
-            self.board.settle(stream.id, "", mark.counts)
+        if mark is None or mark.run != self.state.run:
+            return
+        self.board.settle(stream.id, "", mark.counts)
+        if mark.done:
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
             self.state.drop_staged(stream.id)
             self.state.log("info", "published by an earlier attempt of this run", stream.id)
@@ -201,8 +207,10 @@ class _Attempt:
             for slice in load.missing:
                 self.work[pool.submit(self._stage, load, slice)] = load
         for load in loads:
-            if not load.missing:
-                self._publish(load)
+            try:
+                self._go_on(load)
+            except Exception as error:
+                self._fail((load.stream.id,), error)
 
     def _follow(self, slice: Slice, ids: Sequence[str]) -> bool:
         if self.shared.stop.draining:
@@ -263,8 +271,13 @@ class _Attempt:
         self.board.settle(id, done.slice.key, done.counts)
         if self._ended(id):
             return
+        self._go_on(load)
+
+    def _go_on(self, load: Load) -> None:
+        """Publish the load if nothing of it is missing. Raises TooManyRejects."""
+        id = load.stream.id
         check_limit(id, self.board.counts(id).rejected, self.job.pipeline.tuning.reject_limit)
-        if not load.missing:
+        if not load.missing and not self.shared.stop.aborted:
             self._publish(load)
 
     def _publish(self, load: Load) -> None:
