@@ -7,9 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import executors
+from benchmarks import executors, reading
 
-PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {"executors": executors.measure}
+PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "executors": executors.measure,
+    "reading": reading.measure,
+}
 
 
 def main(names: list[str]) -> int:

@@ -52,6 +52,7 @@ def source(make: Make) -> PostgresSource:
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of four pages in place of a thousand."""
     monkeypatch.setattr(load, "_LEAST", 4)
+    monkeypatch.setattr(load, "_AMPLE", 4)
 
 
 def one(source: PostgresSource, name: str = "public.t", **read: Any) -> StreamRead:

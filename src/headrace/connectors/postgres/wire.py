@@ -22,14 +22,9 @@ def copy_out(session: Session, command: bytes) -> Iterator[Any]:
     Half the cost of psycopg's own iteration a row, and the only way to say "still waiting" while the
     server looks for the first row. A copy that is left early leaves the session unusable.
     """
-    connection, ended = session.pgconn, False
-    try:
-        connection.send_query(command)
-        while connection.flush():
-            _ready(connection, select.POLLIN | select.POLLOUT)
-            connection.consume_input()
-        yield from _until_idle(connection)
-        _check(connection.get_result(), pq.ExecStatus.COPY_OUT)
+    connection = session.pgconn
+    with cancelled_if_left(session):
+        yield from begin(connection, command)
         while True:
             size, message = connection.get_copy_data(1)
             if size > 0:
@@ -40,15 +35,35 @@ def copy_out(session: Session, command: bytes) -> Iterator[Any]:
                 connection.consume_input()
             else:
                 yield None
-        yield from _until_idle(connection)
-        _check(connection.get_result(), pq.ExecStatus.COMMAND_OK)
-        while connection.get_result() is not None:
-            pass
-        ended = True
-    finally:
-        if not ended:
-            with contextlib.suppress(psycopg.Error):
-                session.cancel_safe(timeout=1)
+        yield from finish(connection)
+
+
+@contextlib.contextmanager
+def cancelled_if_left(session: Session) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(psycopg.Error):
+            session.cancel_safe(timeout=1)
+        raise
+
+
+def begin(connection: pq.abc.PGconn, command: bytes) -> Iterator[None]:
+    """Send the command, and wait until its rows can be received."""
+    connection.send_query(command)
+    while connection.flush():
+        _ready(connection, select.POLLIN | select.POLLOUT)
+        connection.consume_input()
+    yield from _until_idle(connection)
+    _check(connection.get_result(), pq.ExecStatus.COPY_OUT)
+
+
+def finish(connection: pq.abc.PGconn) -> Iterator[None]:
+    """Take the server's last word after the last message: here it says what went wrong on the way."""
+    yield from _until_idle(connection)
+    _check(connection.get_result(), pq.ExecStatus.COMMAND_OK)
+    while connection.get_result() is not None:
+        pass
 
 
 def _ready(connection: pq.abc.PGconn, events: int) -> bool:
