@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from servers.postgres import PostgresServer
 from tests.cli import Cli, Result, in_process, process
 
 
@@ -251,3 +252,21 @@ def test_a_data_folder_that_cannot_be_made_is_a_config_error(cli: Cli, tmp_path:
     done = cli("run", "--from", "generator:", "--to", "parquet:x", "--data", str(tmp_path / "file" / "data"))
     assert done.code == 3
     complaint(done, "platform.folder")
+
+
+def test_a_table_that_may_not_be_read_is_told_from_one_that_is_not_there(
+    cli: Cli, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS clerk")
+        connection.execute("CREATE ROLE clerk LOGIN PASSWORD 'clerk-pass'")
+        connection.execute("CREATE TABLE payroll (id int PRIMARY KEY)")
+        connection.execute("CREATE TABLE pages (id int PRIMARY KEY)")
+        connection.execute("GRANT SELECT ON pages TO clerk")
+    database = postgres_url.rpartition("/")[2]
+    address = postgres_server.url(database, user="clerk", password="clerk-pass")
+    done = cli("run", "--from", address, "--to", "parquet:./out", "--stream", "public.payroll", "--json")
+    assert done.code == 4
+    assert "GRANT SELECT" in done.out
+    done = cli("run", "--from", address, "--to", "parquet:./out", "--stream", "public.payrol", "--json")
+    assert done.code == 5

@@ -140,7 +140,7 @@ def test_random_rows_are_decoded_as_psycopg_reads_them(db: Any, rows: list[Any],
     # a relay may cut the stream anywhere
     stream = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=5)))
-    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a < b]
     assert decoded(pieces, size=64) == expected
     assert compiled_rows(pieces, size=64) == expected
     db.rollback()

@@ -130,6 +130,8 @@ def _choice(choices: Sequence[StreamChoice], stream_id: str) -> StreamChoice | N
 
 
 def _missing(name: str, source: Source[Any]) -> HeadraceError:
+    if not set(name) & set("*?[") and (why := source.unreadable(name)):
+        return why
     known = [stream.id for stream in source.discover()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
         k for k in known if k.endswith(f".{name}")

@@ -21,7 +21,7 @@ from headrace.engine.state import StagedSlice, State
 from headrace.engine.stop import Stop
 from headrace.engine.write import Piece, StagedResult, TooManyRejects, check_limit
 from headrace.errors import Fenced, HeadraceError, OutcomeUnknown, StageLost
-from headrace.model.pipeline import SchemaPolicy
+from headrace.model.pipeline import SchemaPolicy, WriteMode
 from headrace.model.run import StreamProgress, StreamStatus
 from headrace.model.stream import ReadMode
 
@@ -29,6 +29,14 @@ bugs = logging.getLogger("headrace.bugs")
 """Traces of errors that are not ours; users see them with --debug only."""
 
 _POLL = 0.2  # seconds between looks at the stop signal
+
+
+_FATE = {
+    WriteMode.APPEND: "its rows stay, and all of the stream's are added to them",
+    WriteMode.UPSERT: "rows of the same key give way",
+    WriteMode.REPLACE: "all of its rows give way",
+}
+"""What becomes of the rows of a table that this pipeline has never published into."""
 
 
 @dataclass(kw_only=True)
@@ -135,6 +143,10 @@ class _Attempt:
         policy = self.job.pipeline.schema_policy
         ours = self.shared.tokens.get(stream.id) is not None
         try:
+            if not ours and self.shared.target.describe(stream.landed) is not None:
+                self.state.log(
+                    "warning", f"{stream.landed.id} was there before: {_FATE[stream.write]}", stream.id
+                )
             landed, found = land(self.shared.target, stream.landed, stream.write, policy, ours=ours)
         except HeadraceError as error:
             self._fail((stream.id,), error)

@@ -32,6 +32,7 @@ from headrace.connectors.postgres.rows import Selected
 from headrace.connectors.postgres.session import Session, connect, translated
 from headrace.connectors.postgres.wire import QUIET
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
+from headrace.model.stream import split_name
 
 _OLDEST_SERVER = 120_000
 
@@ -212,6 +213,14 @@ class PostgresSource(Source[PostgresConfig]):
         if name not in tables:
             raise discover.missing(session, *name)
         return Selected.of(tables[name], read)
+
+    def unreadable(self, name: str) -> HeadraceError | None:
+        parts = split_name(name)
+        if len(parts) != 2:
+            return None
+        with translated(self.config), self._session() as session:
+            why = discover.missing(session, *parts)
+        return why if isinstance(why, AuthError) else None
 
     def order(self, position: Position) -> tuple[Any, ...]:
         return incremental.order(position)
