@@ -36,6 +36,7 @@ from headrace.engine.write import Piece
 from headrace.errors import Fenced, OutcomeUnknown, TransientError
 from headrace.model.pipeline import SchemaPolicy, StreamChoice
 from headrace.model.run import StreamStatus
+from headrace.store import MasterKeys, Store
 from tests.bench import Bench
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
@@ -524,3 +525,27 @@ def test_a_bug_in_a_worker_is_told_and_the_worker_lives_on(bench: Bench) -> None
     failed, done = (answer for answer in answers if "counts" not in answer)
     assert failed["error"]["code"] == "internal"
     assert done["result"]["counts"]["written"] == 1
+
+
+def test_a_store_that_was_put_back_to_an_older_copy_makes_nothing_double(
+    bench: Bench, tmp_path: Path
+) -> None:
+    cut = once(TransientError("script.cut", "the connection was cut"))
+    load: dict[str, Any] = {"people": [[batch(1)], [cut, batch(2)]]}
+    script: list[Any] = [Checkpoint({"at": 0}), batch(3), Checkpoint({"at": 1})]
+    pipeline = bench.pipeline([choose()], {"parallelism": 1})
+    bench.run(pipeline, Loading([PEOPLE], load, script))  # one of two slices is staged
+    bench.store.close()
+    database = tmp_path / "store.db"
+    copied = database.read_bytes()
+    bench.store = Store.open(f"sqlite:///{database}", keys=MasterKeys.load(tmp_path, {}))
+    for _ in range(2):
+        bench.run(pipeline, Loading([PEOPLE], load, script))
+    bench.store.close()
+    database.write_bytes(copied)
+    bench.store = Store.open(f"sqlite:///{database}", keys=MasterKeys.load(tmp_path, {}))
+    for number in (4, 5):
+        script += [batch(number), Checkpoint({"at": number})]
+        ends = bench.run(pipeline, Loading([PEOPLE], load, script))
+        assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
+    assert ids(bench.rows("people")) == [1, 2, 3, 4, 5]
