@@ -82,7 +82,7 @@ def test_a_store_of_each_earlier_version_migrates_with_all_it_holds(
     with database.write() as connection:  # references still hold, and still cascade
         connection.exec_driver_sql("DELETE FROM pipelines")
         left = {name: rows for name, rows in count(connection).items() if rows}
-    assert left == {"connections": 1, "secrets": 1}
+    assert left == {"connections": 1, "secrets": 1, "workspaces": 1}
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(database: Database) -> None:

@@ -81,7 +81,10 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """`source` and `target` are ids of connections. `version` guards every change (compare and set)."""
+    """`source` and `target` are ids of connections. `version` guards every change (compare and set).
+
+    `team` owns it; None leaves it to all members of the workspace.
+    """
 
     id: str
     name: str
@@ -92,5 +95,6 @@ class Pipeline:
     schema_policy: SchemaPolicy = SchemaPolicy.EVOLVE
     tuning: Tuning = field(default_factory=Tuning)
     paused: bool = False
+    team: str | None = None
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)
