@@ -119,8 +119,12 @@ class Actor:
         return team is None or team in self.teams or self.admin
 
 
-OPERATOR = Actor(kind=Kind.LOCAL, id="local", admin=True, workspace=LOCAL, role=Role.OWNER)
-"""Who runs the command line on this machine: they hold the data folder and the master key anyway."""
+def operator(workspace: str = LOCAL) -> Actor:
+    """Who holds the data folder and the master keys anyway: the command line, and the workers."""
+    return Actor(kind=Kind.LOCAL, id="local", admin=True, workspace=workspace, role=Role.OWNER)
+
+
+OPERATOR = operator()
 
 
 def allow(actor: Actor | None, permission: Permission) -> None:
@@ -154,6 +158,17 @@ def denied(what: str) -> AuthError:
         f"this is not allowed to you ({what})",
         remedy="Ask an owner of the workspace or team, or an administrator.",
     )
+
+
+def of_team(store: Store, actor: Actor, pipeline: str, *, change: bool = False) -> None:
+    """Raise NotFoundError for a pipeline of another workspace, AuthError for one of another team."""
+    refuse_other_teams(actor, store.pipelines.get(pipeline).team, change=change)
+
+
+def refuse_other_teams(actor: Actor, team: str | None, *, change: bool) -> None:
+    """Raise AuthError unless the actor may see, or change, what the team owns."""
+    if not (actor.works_for(team) if change else actor.sees(team)):
+        raise denied("team.write" if change else "team.read")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,9 +31,7 @@ class Limits:
         key = [part or "" for part in who]
         if self._limiter.hit(limit, *key):
             return
-        error = TooMany(
-            "limit.too_many", "this was tried too often", remedy="Wait a little, then try again."
-        )
+        error = TooMany("limit.too_many", "this was tried too often", remedy="Wait a little, then try again.")
         free = self._limiter.get_window_stats(limit, *key).reset_time
         error.retry_after = max(1, math.ceil(free - time.time()))
         raise error

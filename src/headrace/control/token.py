@@ -85,9 +85,7 @@ def _decode(token: str, key: bytes) -> dict[str, Any] | None:
 
 def not_good() -> SignInNeeded:
     """One answer, whatever is wrong with a token."""
-    return SignInNeeded(
-        "access.token", "the token is malformed, too old or revoked", remedy="Sign in again."
-    )
+    return SignInNeeded("access.token", "the token is malformed, too old or revoked", remedy="Sign in again.")
 
 
 def new_id() -> str:

@@ -30,15 +30,18 @@ class Connections:
         self._workspace = workspace
         self._mine = connections.c.workspace == workspace
 
-    def save(self, connection: Connection, secrets: Mapping[str, str] | None = None) -> Connection:
+    def save(
+        self, connection: Connection, secrets: Mapping[str, str] | None = None, *, marks: bool = True
+    ) -> Connection:
         """Store the connection; gives it back with its next version and the names of all its secrets.
 
         `secrets` maps dotted paths of settings to text to seal, or to `HIDDEN` to keep what is sealed
-        there. Those named in `connection.secrets` are kept as well, all others are forgotten. Raises
-        ConflictError when it was changed meanwhile (`store.changed`) or its name is another one's
-        (`store.name_taken`), ConfigError for a secret to keep that is not there (`store.no_secret`).
+        there; without `marks`, `HIDDEN` is text like any other. Those named in `connection.secrets` are
+        kept as well, all others are forgotten. Raises ConflictError when it was changed meanwhile
+        (`store.changed`) or its name is another one's (`store.name_taken`), ConfigError for a secret to
+        keep that is not there (`store.no_secret`).
         """
-        given = {path: text for path, text in (secrets or {}).items() if text != HIDDEN}
+        given = {path: text for path, text in (secrets or {}).items() if not marks or text != HIDDEN}
         names = sorted({*connection.secrets, *(secrets or {})})
         for path in names:
             _refuse_in_the_open(connection, path)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from headrace.errors import ConflictError, NotFoundError
 from headrace.model.run import (
@@ -23,7 +23,7 @@ from headrace.model.run import (
 )
 from headrace.store.database import Database
 from headrace.store.leases import Lease, hold, refuse_foreign
-from headrace.store.schema import attempts, log_lines, run_streams, runs
+from headrace.store.schema import attempts, log_lines, pipelines, run_streams, runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +118,20 @@ class Runs:
         ]
 
     def list(
-        self, pipeline: str | None = None, limit: int = 50, *, status: RunStatus | None = None
+        self,
+        pipeline: str | None = None,
+        limit: int = 50,
+        *,
+        status: RunStatus | None = None,
+        teams: Collection[str] | None = None,
     ) -> list[Run]:
-        """The newest first."""
+        """The newest first; `teams` leaves those of pipelines that are theirs or nobody's."""
         query = select(runs).where(self._mine).order_by(runs.c.queued_at.desc(), runs.c.id).limit(limit)
         if pipeline is not None:
             query = query.where(runs.c.pipeline == pipeline)
+        if teams is not None:
+            theirs = or_(pipelines.c.team.is_(None), pipelines.c.team.in_(teams))
+            query = query.join(pipelines, pipelines.c.id == runs.c.pipeline).where(theirs)
         if status is not None:
             query = query.where(runs.c.status == status.value)
         with self._database.read() as transaction:

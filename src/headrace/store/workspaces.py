@@ -231,16 +231,17 @@ class Workspaces:
             if not transaction.execute(delete(invitations).where(*mine)).rowcount:
                 raise NotFoundError("store.no_invitation", f"there is no invitation {id}")
 
-    def take_invitation(self, hash: str) -> Invitation | None:
-        """The invitation, once; None when it was taken already or is too old."""
+    def invitation(self, hash: str) -> Invitation | None:
+        """An invitation that is still good."""
+        good = invitations.c.hash == hash, invitations.c.expires_at > _now()
+        with self._database.read() as transaction:
+            row = transaction.execute(select(invitations).where(*good)).one_or_none()
+        return _read_invitation(row) if row else None
+
+    def withdraw_taken(self, hash: str) -> bool:
+        """The invitation is good no more; false when somebody else was quicker."""
         with self._database.write() as transaction:
-            row = transaction.execute(
-                select(invitations).where(invitations.c.hash == hash).with_for_update()
-            ).one_or_none()
-            if row is None:
-                return None
-            transaction.execute(delete(invitations).where(invitations.c.id == row.id))
-        return _read_invitation(row) if row.expires_at > _now() else None
+            return bool(transaction.execute(delete(invitations).where(invitations.c.hash == hash)).rowcount)
 
 
 def _now() -> datetime:
