@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import catalogue, connections, history, machine, plan, positions, projects, run
+from headrace.cli import catalogue, connections, history, machine, people, plan, positions, projects, run
 from headrace.cli.command import INTERRUPTED, USAGE, command
 
 HELP = """Move rows from databases, files and APIs into tables, exactly once.
@@ -36,6 +36,18 @@ for panel, functions in {
 }.items():
     for function in functions:
         app.command(rich_help_panel=panel)(command(function))
+
+for group, (help, commands) in {
+    "admin": ("Administrators of this installation.", {
+        "create": people.create, "list": people.admins, "reset": people.reset}),
+    "member": ("Who is in a workspace.", {"add": people.add, "list": people.members}),
+    "workspace": ("Workspaces and their ids.", {"list": people.workspaces}),
+    "key": ("The keys under which secrets are sealed.", {"rotate": people.rotate}),
+}.items():  # fmt: skip
+    inner = typer.Typer(name=group, help=help, no_args_is_help=True)
+    for name, function in commands.items():
+        inner.command(name)(command(function))
+    app.add_typer(inner, rich_help_panel="People and keys")
 
 
 @app.callback(invoke_without_command=True)

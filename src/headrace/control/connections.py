@@ -82,7 +82,12 @@ class Connections(Guarded):
         """
         store = self._in(actor)
         known = self._changeable(actor, id)
-        changed = replace(known, **{k: v for k, v in changes.items() if k != "settings"})
+        changed = replace(
+            known,
+            name=changes.get("name", known.name),
+            team=changes.get("team", known.team),
+            extras=changes.get("extras", known.extras),
+        )
         if "team" in changes:
             self._refuse_foreign(actor, changed.team)
         if "settings" not in changes:

@@ -12,6 +12,7 @@ from limits.strategies import MovingWindowRateLimiter
 from headrace.errors import TooMany
 
 LOGINS_OF_ONE = parse("10 per 5 minutes")
+LOGINS_OF_ONE_ANYWHERE = parse("200 per hour")
 LOGINS_FROM_ONE = parse("100 per 5 minutes")
 LETTERS_TO_ONE = parse("5 per hour")
 LETTERS_FROM_ONE = parse("30 per hour")

@@ -37,11 +37,11 @@ class Mailer:
         host, port = settings.smtp_host or "", settings.smtp_port
         trusted = ssl.create_default_context()
         try:
-            if settings.smtp_security == "tls":
-                server = smtplib.SMTP_SSL(host, port, timeout=_SECONDS, context=trusted)
-            else:
-                server = smtplib.SMTP(host, port, timeout=_SECONDS)
-            with server:
+            with (
+                smtplib.SMTP_SSL(host, port, timeout=_SECONDS, context=trusted)
+                if settings.smtp_security == "tls"
+                else smtplib.SMTP(host, port, timeout=_SECONDS)
+            ) as server:
                 if settings.smtp_security == "starttls":
                     server.starttls(context=trusted)
                 if settings.smtp_user and settings.smtp_password:

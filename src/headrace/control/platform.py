@@ -17,6 +17,7 @@ from headrace.store import MasterKeys, Store
 
 if TYPE_CHECKING:
     from headrace.control.audits import Audits
+    from headrace.control.keys import Keys
     from headrace.control.mail import Mailer
     from headrace.control.sessions import Sessions
     from headrace.control.settings import Settings
@@ -120,6 +121,12 @@ class Platform:
         from headrace.control.token import SigningKeys
 
         return SigningKeys.load(self._folder, self._environ)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from headrace.control.keys import Keys
+
+        return Keys(self._store)
 
     def services(self) -> Iterator[Guarded]:
         """Everything that can be done here, for those who check that all of it is guarded."""

@@ -188,6 +188,7 @@ class Sessions(Guarded):
     def _known(self, email: str, given: str, address: str | None) -> User:
         self._limits.count(limit.LOGINS_FROM_ONE, address)
         self._limits.count(limit.LOGINS_OF_ONE, email.casefold(), address or "")
+        self._limits.count(limit.LOGINS_OF_ONE_ANYWHERE, email.casefold())
         found = self._store.users.password(email)
         user, hashed = found if found else (None, None)
         right, better = password.matches(given, hashed)

@@ -96,7 +96,7 @@ class Users(Guarded):
         if names := self._store.workspaces.left_alone_by(id):
             raise ConflictError(
                 "users.sole_owner",
-                f"this user is the only owner of {', '.join(names[:5])}",
+                f"this user is the only owner of {', '.join(names)}",
                 remedy="Make another member an owner there first.",
             )
         self._store.users.delete(id)

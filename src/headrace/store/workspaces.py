@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -12,7 +12,7 @@ from sqlalchemy import Row, case, delete, func, insert, select, update
 
 from headrace.errors import ConflictError, NotFoundError
 from headrace.model.run import RunStatus
-from headrace.model.workspace import Invitation, Membership, Role, Workspace
+from headrace.model.workspace import LOCAL, Invitation, Membership, Role, Workspace
 from headrace.store.database import Database
 from headrace.store.page import Page, contains, read_page
 from headrace.store.schema import (
@@ -98,7 +98,17 @@ class Workspaces:
         return changed
 
     def delete(self, id: str) -> None:
-        """Forget it with all that is in it. Raises ConflictError (`store.in_use`) while anything runs."""
+        """Forget it with all that is in it.
+
+        Raises ConflictError while anything runs (`store.in_use`), and for the one of the command line
+        (`store.local_stays`).
+        """
+        if id == LOCAL:
+            raise ConflictError(
+                "store.local_stays",
+                "the workspace of this machine's command line can't be deleted",
+                remedy="Delete what is in it instead.",
+            )
         with self._database.write() as transaction:
             now = self._database.now(transaction)
             busy = (
@@ -186,9 +196,9 @@ class Workspaces:
                 update(users).where(users.c.id == user, users.c.workspace == workspace).values(workspace=None)
             )
 
-    def left_alone_by(self, user: str) -> list[str]:
+    def left_alone_by(self, user: str) -> Sequence[str]:
         """The names of workspaces and teams that would be left to others without an owner."""
-        alone: list[str] = []
+        alone: Any = []
         for table, part, owner, parent in (
             (members, members.c.workspace, members.c.role == Role.OWNER.value, workspaces),
             (team_members, team_members.c.team, team_members.c.owner, teams),
@@ -216,7 +226,7 @@ class Workspaces:
             transaction.execute(insert(invitations).values(values))
         return invitation
 
-    def invitations(self, workspace: str) -> list[Invitation]:
+    def invitations(self, workspace: str) -> Sequence[Invitation]:
         """Those that are still good, by age."""
         good = invitations.c.workspace == workspace, invitations.c.expires_at > _now()
         with self._database.read() as transaction:

@@ -184,7 +184,7 @@ def _move(name: str) -> None:
     """Give a table its workspace; the default that filled it does not stay."""
     known = ", ".join(f"'{status}'" for status in STATUSES)
     # A table that is built anew (SQLite) loses the checks that are not named here.
-    checks = [sa.CheckConstraint(f"status IN ({known})", name="ck_runs_status")] if name == "runs" else []
+    checks = (sa.CheckConstraint(f"status IN ({known})", name="ck_runs_status"),) if name == "runs" else ()
     with op.batch_alter_table(name, table_args=checks) as table:
         table.add_column(sa.Column("workspace", sa.Text, nullable=False, server_default=LOCAL))
         table.create_foreign_key(
