@@ -567,6 +567,50 @@ def test_lists_are_cut_and_searched(platform: Platform, store: Store) -> None:
     assert platform.users.list(actor, search="A@").total == 1
 
 
+def test_everybody_is_carried_away_and_brought_back(platform: Platform, store: Store) -> None:
+    from tests.integration.tenants import tenant
+
+    admin = add_user(store, "admin@b.co", admin=True)
+    left = tenant(platform, store, "left")
+    platform.sessions.register("word@b.co", WORD)
+    actor = signed_in(admin)
+    whole = platform.users.export(actor)
+    assert "argon2" not in repr(whole)
+    platform.users.replace_all(actor, whole)
+    again = platform.users.export(actor)
+    assert (again.users, again.workspaces, again.teams) == (whole.users, whole.workspaces, whole.teams)
+    assert {(m.user, m.workspace, m.role) for m in again.members} == {
+        (m.user, m.workspace, m.role) for m in whole.members
+    }
+    bearer(platform, "word@b.co")
+    bad: list[Any] = [
+        replace(whole, team_members=(*whole.team_members, replace(whole.team_members[0], user="nobody"))),
+        replace(whole, users=(*whole.users, replace(whole.users[0], id="other"))),
+        replace(whole, workspaces=(), teams=(), members=(), team_members=()),
+    ]
+    for each in bad:
+        with pytest.raises((ConfigError, ConflictError)):
+            platform.users.replace_all(actor, each)
+    assert platform.users.export(actor) == again
+    platform.pipelines.delete(left.here, left.pipeline.id)
+    for connection in (left.source, left.target):
+        platform.connections.delete(left.here, connection.id)
+    new = replace(whole.users[1], id="00000000-0000-4000-8000-00000000000a", email="New@b.co", admin=True)
+    known = next(user for user in whole.users if user.email == "word@b.co")
+    renamed = replace(known, id="00000000-0000-4000-8000-00000000000b", workspace=None)
+    less = replace(whole, users=(new, renamed), workspaces=(), teams=(), members=(), team_members=())
+    less = replace(less, users=(replace(new, workspace=None), renamed))
+    platform.users.replace_all(actor, less)
+    assert {user.email for user in platform.users.export(actor).users} == {
+        "admin@b.co", "New@b.co", "word@b.co",
+    }  # fmt: skip
+    assert store.users.get(admin.id) == replace(admin, workspace=None)
+    assert bearer(platform, "word@b.co")[1].id == known.id
+    assert [w.id for w in platform.workspaces.list(actor).items] == [LOCAL]
+    with pytest.raises(AuthError):
+        platform.sessions.login("New@b.co", WORD)
+
+
 # Secrets
 
 

@@ -37,16 +37,22 @@ for panel, functions in {
     for function in functions:
         app.command(rich_help_panel=panel)(command(function))
 
-for group, (help, commands) in {
-    "admin": ("Administrators of this installation.", {
-        "create": people.create, "list": people.admins, "reset": people.reset}),
-    "member": ("Who is in a workspace.", {"add": people.add, "list": people.members}),
-    "workspace": ("Workspaces and their ids.", {"list": people.workspaces}),
-    "key": ("The keys under which secrets are sealed.", {"rotate": people.rotate}),
+GROUPS = {
+    "admin": "Administrators of this installation.",
+    "member": "Who is in a workspace.",
+    "workspace": "Workspaces and their ids.",
+    "key": "The keys under which secrets are sealed.",
+}
+groups = {name: typer.Typer(name=name, help=text, no_args_is_help=True) for name, text in GROUPS.items()}
+
+for words, function in {
+    "admin create": people.create, "admin list": people.admins, "admin reset": people.reset,
+    "member add": people.add, "member list": people.members,
+    "workspace list": people.workspaces, "key rotate": people.rotate,
 }.items():  # fmt: skip
-    inner = typer.Typer(name=group, help=help, no_args_is_help=True)
-    for name, function in commands.items():
-        inner.command(name)(command(function))
+    group, _, name = words.partition(" ")
+    groups[group].command(name)(command(function))
+for inner in groups.values():
     app.add_typer(inner, rich_help_panel="People and keys")
 
 

@@ -9,6 +9,7 @@ from headrace.control.access import Actor, Guarded, Permission, denied, needs
 from headrace.control.sessions import address_of, new_user
 from headrace.control.settings import Settings
 from headrace.errors import AuthError, ConflictError, NotFoundError
+from headrace.model.directory import Directory
 from headrace.model.user import User
 from headrace.store import Page, Store
 
@@ -100,6 +101,26 @@ class Users(Guarded):
                 remedy="Make another member an owner there first.",
             )
         self._store.users.delete(id)
+
+    @needs(Permission.ADMINISTER)
+    def export(self, actor: Actor) -> Directory:
+        """All users, workspaces, teams and memberships; no password and no token."""
+        return self._store.directories.read()
+
+    @needs(Permission.ADMINISTER, changes=True)
+    def replace_all(self, actor: Actor, directory: Directory) -> None:
+        """Make users, workspaces, teams and memberships as in the directory, or change nothing.
+
+        Who is not in it is deleted, but for the actor, whose own account stays as it is. Users who are
+        known keep their password; new ones have none until they ask for one. Raises ConfigError
+        (`directory.twice`, `directory.dangling`), ConflictError (`store.in_use`).
+        """
+        for user in directory.users:
+            address_of(user.email)
+        self._store.directories.replace(directory, actor.id)
+        for user in directory.users:
+            if not user.active and user.id != actor.id:
+                self._store.tokens.close_sessions(user.id)
 
     def _renew(self, actor: Actor, id: str, values: dict[str, Any]) -> User:
         keep = actor.token if actor.id == id else None

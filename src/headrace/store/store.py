@@ -11,6 +11,7 @@ from headrace.store.attempt import Attempt
 from headrace.store.audit import Audit
 from headrace.store.connections import Connections
 from headrace.store.database import Database
+from headrace.store.directory import Directories
 from headrace.store.leases import Lease, Leases
 from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
@@ -26,7 +27,8 @@ from headrace.store.workspaces import Workspaces
 class Store:
     """One workspace of a store. May be used from many threads. A child process opens its own.
 
-    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`, `audit`) are of the whole store;
+    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`,
+    `audit`, `directories`) are of the whole store;
     all else that it finds or changes is of its workspace.
     """
 
@@ -43,6 +45,7 @@ class Store:
         self.teams = Teams(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
+        self.directories = Directories(database)
 
     def within(self, workspace: str) -> Store:
         """Another workspace of the same store; only one of the two is to be closed."""

@@ -198,7 +198,7 @@ class Workspaces:
 
     def left_alone_by(self, user: str) -> Sequence[str]:
         """The names of workspaces and teams that would be left to others without an owner."""
-        alone: Any = []
+        alone: tuple[str, ...] = ()
         for table, part, owner, parent in (
             (members, members.c.workspace, members.c.role == Role.OWNER.value, workspaces),
             (team_members, team_members.c.team, team_members.c.owner, teams),
@@ -211,7 +211,7 @@ class Workspaces:
                 .where(parent.c.id.not_in(select(part).where(others, owner)))
             )
             with self._database.read() as transaction:
-                alone += transaction.scalars(query.order_by(parent.c.name))
+                alone += tuple(transaction.scalars(query.order_by(parent.c.name)))
         return alone
 
     # Invitations
