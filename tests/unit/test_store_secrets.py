@@ -38,7 +38,9 @@ def test_the_same_secret_is_sealed_differently_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [Place("w1", "c2", "password"), Place("w1", "c1", "token"), Place("w2", "c1", "password")], ids=str
+    "other",
+    [Place("w1", "c2", "password"), Place("w1", "c1", "token"), Place("w2", "c1", "password")],
+    ids=str,
 )
 def test_a_sealed_secret_opens_in_its_own_place_only(other: Place) -> None:
     keys = load(text())
@@ -157,8 +159,7 @@ def test_a_folder_that_can_not_be_made_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from headrace.model.workspace import LOCAL
-from headrace.store.secrets import MasterKeys;"
+        "import sys; from pathlib import Path; from headrace.store.secrets import MasterKeys;"
         "sys.stdin.read(); print(MasterKeys.load(Path(sys.argv[1]), {}).current)"
     )
     started = [
