@@ -198,6 +198,13 @@ def test_bytes_that_are_not_rows_of_these_columns_are_refused(stream: bytes, why
         by_kernels([Image(pa.int32(), Kind.INT4)], [stream], 64)
 
 
+@pytest.mark.parametrize("way", [by_numpy, by_kernels])
+def test_a_number_with_a_digit_that_is_none_is_garbled_even_where_it_has_too_many(way: Way) -> None:
+    value = struct.pack(">HhHH9H", 9, 0, 0, 40, *[9999] * 8, 10_000)
+    with pytest.raises(Garbled, match="none of its type"):
+        way([Image(pa.decimal128(12, 2), Kind.NUMERIC)], [HEAD, struct.pack(">h", 1) + field(value), END], 64)
+
+
 def test_an_empty_copy_has_no_rows_however_it_is_framed() -> None:
     for pieces in ([HEAD + END], [HEAD, END], [HEAD[:5], HEAD[5:], END]):
         assert by_kernels([Image(pa.int32(), Kind.INT4)], pieces, 64) == []
