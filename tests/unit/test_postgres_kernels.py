@@ -154,7 +154,7 @@ def plain(column: pa.Array) -> list[Any]:
     return column.to_pylist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(copies(), st.data())
 def test_the_kernels_decode_as_numpy_does(copy: tuple[list[Image], list[bytes]], data: st.DataObject) -> None:
     images, rows = copy
@@ -164,7 +164,7 @@ def test_the_kernels_decode_as_numpy_does(copy: tuple[list[Image], list[bytes]],
     assert read(by_kernels, images, [HEAD, *rows, END], 1 << 16) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(copies(), st.data())
 def test_garbled_copies_are_refused_or_read_alike(
     copy: tuple[list[Image], list[bytes]], data: st.DataObject
