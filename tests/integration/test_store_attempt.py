@@ -152,13 +152,12 @@ def test_log_lines_are_numbered_in_order_and_shown_while_the_run_goes_on(store: 
 def test_who_writes_a_log_line_does_not_wait_for_the_store(store: Store, store_url: str) -> None:
     run, lease = start_run(store)
     other = Database(store_url)
-    with store.attempt(run.id, lease) as attempt:
-        with other.write() as transaction:
-            hold(transaction, lease, alone=True)  # the attempt can't write before this block ends
-            for n in range(2000):
-                attempt.log("debug", f"line {n}")
-                attempt.progress(StreamProgress(stream="a", counts=Counts(read=n)))
-            assert store.runs.logs(run.id) == []
+    with store.attempt(run.id, lease) as attempt, other.write() as transaction:
+        hold(transaction, lease, alone=True)  # the attempt can't write before this block ends
+        for n in range(2000):
+            attempt.log("debug", f"line {n}")
+            attempt.progress(StreamProgress(stream="a", counts=Counts(read=n)))
+        assert store.runs.logs(run.id) == []
     assert len(store.runs.logs(run.id, limit=5000)) == 2000
     other.close()
 
