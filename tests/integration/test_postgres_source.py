@@ -566,9 +566,7 @@ def assert_interrupted(source: PostgresSource, piece: Slice, db: Db) -> None:
     assert error.code in ("postgres.cancelled", "postgres.connection_lost")  # busy, had it waited to the end
 
 
-def test_a_read_that_is_left_early_lets_go_of_its_session(
-    db: Db, make: Make, postgres_server: Any
-) -> None:
+def test_a_read_that_is_left_early_lets_go_of_its_session(db: Db, make: Make, postgres_server: Any) -> None:
     db.execute("CREATE TABLE t AS SELECT n, repeat('x', 500) AS v FROM generate_series(1, 200000) n")
     with TcpProxy("127.0.0.1", postgres_server.port) as proxy:
         source = make(port=proxy.port)
