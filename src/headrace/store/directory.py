@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Set
-from dataclasses import replace
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection as Transaction
-from sqlalchemy import Table, delete, insert, select, update
+from sqlalchemy import Select, Table, delete, insert, select, update
 
 from headrace.errors import ConfigError, ConflictError
 from headrace.model.directory import Directory
@@ -41,20 +40,25 @@ class Directories:
 
 
 def _read(transaction: Transaction) -> Directory:
-    def rows(table: Table, kind: type[Any], query: Any = None) -> tuple[Any, ...]:
-        found = transaction.execute(
-            (select(table) if query is None else query).order_by(table.c.created_at, table.c.id)
-        )
-        return tuple(kind(**{name: getattr(row, name) for name in kind.__slots__}) for row in found)
-
-    joined = rows(members, Membership, select(members, users.c.email).join(users))
+    by_workspace = select(members, users.c.email).join(users)
+    by_team = select(team_members, users.c.email).join(users)
     return Directory(
-        users=rows(users, User),
-        workspaces=rows(workspaces, Workspace),
-        teams=rows(teams, Team),
-        members=tuple(replace(m, role=Role(m.role)) for m in joined),
-        team_members=rows(team_members, TeamMember, select(team_members, users.c.email).join(users)),
+        users=tuple(User(**row) for row in _rows(transaction, User, select(users))),
+        workspaces=tuple(Workspace(**row) for row in _rows(transaction, Workspace, select(workspaces))),
+        teams=tuple(Team(**row) for row in _rows(transaction, Team, select(teams))),
+        members=tuple(
+            Membership(**row | {"role": Role(row["role"])})
+            for row in _rows(transaction, Membership, by_workspace)
+        ),
+        team_members=tuple(TeamMember(**row) for row in _rows(transaction, TeamMember, by_team)),
     )
+
+
+def _rows(transaction: Transaction, kind: Any, query: Select[Any]) -> Iterator[dict[str, Any]]:
+    """The fields of the kind from each row, by age."""
+    columns = query.selected_columns
+    for row in transaction.execute(query.order_by(columns.created_at, columns.id)):
+        yield {name: getattr(row, name) for name in kind.__slots__}
 
 
 def _replace(transaction: Transaction, new: Directory, keep: str) -> None:
