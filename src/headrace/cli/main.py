@@ -45,13 +45,13 @@ GROUPS = {
 }
 groups = {name: typer.Typer(name=name, help=text, no_args_is_help=True) for name, text in GROUPS.items()}
 
-for words, function in {
+for words, action in {
     "admin create": people.create, "admin list": people.admins, "admin reset": people.reset,
     "member add": people.add, "member list": people.members,
     "workspace list": people.workspaces, "key rotate": people.rotate,
 }.items():  # fmt: skip
     group, _, name = words.partition(" ")
-    groups[group].command(name)(command(function))
+    groups[group].command(name)(command(action))
 for inner in groups.values():
     app.add_typer(inner, rich_help_panel="People and keys")
 
