@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.report import report
 from headrace import catalog
-from headrace.connector import ReadMode, WriteMode
+from headrace.connector import ReadMode, WriteMode, egress
 from headrace.control.access import OPERATOR
 from headrace.control.runs import Runs
 from headrace.engine.executors import Processes
@@ -56,7 +56,7 @@ def load(url: str, rows: int, way: str, parallelism: int) -> dict[str, float]:
         hello: dict[str, Any] = {
             side: {"connector": name, "settings": settings} for side, (name, settings) in sides.items()
         }
-        hello["transforms"] = []
+        hello |= {"transforms": [], "egress": egress.policy().to_json()}
         command = [sys.executable, "-m", "headrace.control.stage"]
         pipeline = Pipeline(
             id="bench",

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import catalog
-from headrace.connector import Selection
+from headrace.connector import Selection, egress
 from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
 from headrace.control.connections import discover
 from headrace.control.endpoint import Endpoint, public
@@ -145,6 +145,7 @@ def _processes(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Callab
         side: {"connector": end.connector, "settings": end.settings}
         for side, end in (("source", source), ("target", target))
     }
+    hello["egress"] = egress.policy().to_json()
     hello["transforms"] = [asdict(step) for step in pipeline.transforms]
     return lambda: Processes([sys.executable, "-m", "headrace.control.stage"], hello)
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headrace.connector import egress
 from headrace.control.access import Guarded
 from headrace.control.connections import Connections
 from headrace.control.pipelines import Pipelines
@@ -127,6 +128,12 @@ class Platform:
         from headrace.control.keys import Keys
 
         return Keys(self._store)
+
+    def restrict(self) -> None:
+        """Put this process, and those it starts for runs, under the egress rule of a server: private
+        networks yes, this machine only if it serves nobody else or the operator lists it."""
+        networks = self.settings.allowed_networks
+        egress.restrict(egress.Policy(loopback=self._loopback, listed=networks))
 
     def services(self) -> Iterator[Guarded]:
         """Everything that can be done here, for those who check that all of it is guarded."""

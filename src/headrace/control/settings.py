@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -28,6 +29,7 @@ class Settings(BaseModel):
     password_minimum: int = Field(default=8, ge=0, le=128)
     login_needs_verification: bool = False
     public_url: str = "http://127.0.0.1:8080"
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     smtp_host: str | None = None
     smtp_port: int = Field(default=587, ge=1, le=65535)
     smtp_user: str | None = None
@@ -38,7 +40,11 @@ class Settings(BaseModel):
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
         """Raises ConfigError that names the variable."""
-        raw = {name: environ[key] for name in cls.model_fields if (key := PREFIX + name.upper()) in environ}
+        raw: dict[str, object] = {
+            name: environ[key] for name in cls.model_fields if (key := PREFIX + name.upper()) in environ
+        }
+        if "allowed_networks" in raw:
+            raw["allowed_networks"] = str(raw["allowed_networks"]).replace(",", " ").split()
         try:
             return cls.model_validate(raw)
         except ValidationError as error:
