@@ -264,6 +264,7 @@ def test_a_forgotten_password_is_set_anew_by_mail_once(
     with pytest.raises(ConfigError):
         platform.sessions.reset(token, "short")
     platform.sessions.reset(token, OTHER)
+    assert token not in dump(store_url)
     assert refused(platform, text)
     bearer(platform, "a@b.co", OTHER)
     for used in (token, "x", ""):
@@ -294,7 +295,7 @@ def test_links_end_by_themselves(mailing: tuple[Platform, Inbox], store: Store) 
 
 
 def test_an_address_is_verified_by_mail(
-    mailing: tuple[Platform, Inbox], make: Callable[..., Platform]
+    mailing: tuple[Platform, Inbox], make: Callable[..., Platform], store_url: str
 ) -> None:
     platform, inbox = mailing
     platform.sessions.register("a@b.co", WORD)
@@ -307,6 +308,7 @@ def test_an_address_is_verified_by_mail(
     with pytest.raises(AuthError):
         platform.sessions.reset(inbox.link(), WORD)  # one kind of link is not another
     assert platform.sessions.verify(inbox.link()).verified
+    assert inbox.link() not in dump(store_url)
     assert strict.sessions.login("a@b.co", WORD)
     with pytest.raises(AuthError):
         platform.sessions.verify(inbox.link())

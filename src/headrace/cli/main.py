@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from headrace.cli import catalogue, connections, history, machine, people, plan, positions, projects, run
-from headrace.cli.command import INTERRUPTED, USAGE, command
+from headrace.cli.command import INTERRUPTED, USAGE, Function, command
 
 HELP = """Move rows from databases, files and APIs into tables, exactly once.
 
@@ -45,11 +45,16 @@ GROUPS = {
 }
 groups = {name: typer.Typer(name=name, help=text, no_args_is_help=True) for name, text in GROUPS.items()}
 
-for words, action in {
-    "admin create": people.create, "admin list": people.admins, "admin reset": people.reset,
-    "member add": people.add, "member list": people.members,
-    "workspace list": people.workspaces, "key rotate": people.rotate,
-}.items():  # fmt: skip
+PEOPLE: dict[str, Function] = {
+    "admin create": people.create,
+    "admin list": people.admins,
+    "admin reset": people.reset,
+    "member add": people.add,
+    "member list": people.members,
+    "workspace list": people.workspaces,
+    "key rotate": people.rotate,
+}
+for words, action in PEOPLE.items():
     group, _, name = words.partition(" ")
     groups[group].command(name)(command(action))
 for inner in groups.values():

@@ -244,11 +244,12 @@ class Guarded:
 
 
 _SECRET = ("password", "token", "settings", "secret", "old", "new", "cookie")
+"""An argument with one of these words in its name is not written down."""
 
 
 def _plain(name: str, value: Any) -> Any:
     """What of an argument may be written down: names and choices, never content."""
-    if name in _SECRET:
+    if set(name.split("_")) & set(_SECRET):
         return None
     if isinstance(value, str | int | bool):
         return str(value) if isinstance(value, StrEnum) else value
