@@ -84,6 +84,15 @@ def test_the_last_administrator_stays(platform: Platform, store: Store) -> None:
     platform.users.delete(signed_in(second), first.id)
 
 
+def test_the_environment_may_name_the_first_administrator(make: Callable[..., Platform]) -> None:
+    assert make().users.bootstrap(OPERATOR) is None
+    platform = make(HEADRACE_ADMIN_EMAIL="me@b.co", HEADRACE_ADMIN_PASSWORD=WORD)
+    first = platform.users.bootstrap(OPERATOR)
+    assert first == platform.users.bootstrap(OPERATOR)
+    assert bearer(platform, "me@b.co")[1].admin
+    assert WORD not in repr(platform.settings)
+
+
 def test_nobody_makes_themselves_more_than_they_are(platform: Platform, store: Store) -> None:
     user = add_user(store, "a@b.co")
     actor = signed_in(user)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import smtplib
 import ssl
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 
 from headrace.control.settings import Settings
 from headrace.errors import TransientError
 
 _SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    to: str
+    subject: str
+    text: str = field(repr=False)
 
 
 class Mailer:
@@ -26,13 +35,24 @@ class Mailer:
         return self._settings.smtp_host is not None
 
     def send(self, to: str, subject: str, text: str) -> Future[None]:
-        """Queue a letter; how long it takes tells nobody whether the address is known."""
-        letter = EmailMessage()
-        letter["From"], letter["To"], letter["Subject"] = self._settings.smtp_from, to, subject
-        letter.set_content(text)
-        return self._queue.submit(self._deliver, letter)
+        """Queue a letter."""
+        return self._queue.submit(self._deliver, Letter(to, subject, text))
 
-    def _deliver(self, letter: EmailMessage) -> None:
+    def write(self, letter: Callable[[], Letter | None]) -> Future[None]:
+        """Queue what writes a letter, or finds that there is none to write: how long that takes tells the
+        caller nothing."""
+
+        def write() -> None:
+            if (written := letter()) is not None:
+                self._deliver(written)
+
+        return self._queue.submit(write)
+
+    def _deliver(self, written: Letter) -> None:
+        letter = EmailMessage()
+        letter["From"], letter["To"] = self._settings.smtp_from, written.to
+        letter["Subject"] = written.subject
+        letter.set_content(written.text)
         settings = self._settings
         host, port = settings.smtp_host or "", settings.smtp_port
         trusted = ssl.create_default_context()

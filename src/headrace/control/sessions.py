@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from headrace.control import limit, password, token
 from headrace.control.access import Actor, Guarded, Kind, Permission, needs
 from headrace.control.limit import Limits
-from headrace.control.mail import Mailer
+from headrace.control.mail import Letter, Mailer
 from headrace.control.settings import Settings
 from headrace.control.token import Claims, SigningKeys, not_good
 from headrace.errors import AuthError, ConfigError, ConflictError, NotFoundError
@@ -218,16 +218,17 @@ class Sessions(Guarded):
         return user
 
     def _write(self, email: str, purpose: str, life: timedelta, subject: str, words: str) -> None:
-        text = token.random_text()
-        found = self._store.users.password(email)
-        if found is None or not found[0].active or not self._mailer.able:
-            return
-        user = found[0]
-        if purpose == "verify" and user.verified:
-            return
-        self._store.tokens.add_once(user.id, purpose, token.hash(text), datetime.now(UTC) + life)
-        link = f"{self._settings.public_url}/{purpose}?token={text}"
-        self._mailer.send(user.email, f"Headrace: {subject}", f"{words}\n\n{link}\n")
+        def letter() -> Letter | None:
+            found = self._store.users.password(email)
+            if found is None or not found[0].active or (purpose == "verify" and found[0].verified):
+                return None
+            text, ends = token.random_text(), datetime.now(UTC) + life
+            self._store.tokens.add_once(found[0].id, purpose, token.hash(text), ends)
+            link = f"{self._settings.public_url}/{purpose}?token={text}"
+            return Letter(found[0].email, f"Headrace: {subject}", f"{words}\n\n{link}\n")
+
+        if self._mailer.able:
+            self._mailer.write(letter)
 
     def _once(self, purpose: str, text: str, *, take: bool) -> User:
         id = self._store.tokens.once(purpose, token.hash(text), take=take)

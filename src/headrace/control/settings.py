@@ -29,6 +29,8 @@ class Settings(BaseModel):
     password_minimum: int = Field(default=8, ge=0, le=128)
     login_needs_verification: bool = False
     public_url: str = "http://127.0.0.1:8080"
+    admin_email: str | None = None
+    admin_password: SecretStr | None = None
     allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     smtp_host: str | None = None
     smtp_port: int = Field(default=587, ge=1, le=65535)

@@ -55,6 +55,18 @@ class Users(Guarded):
         """Raises ConfigError (`users.email`, `password.weak`), ConflictError (`store.email_taken`)."""
         return new_user(self._store, self._settings, email, password, admin=admin)
 
+    @needs(Permission.ADMINISTER)
+    def bootstrap(self, actor: Actor) -> User | None:
+        """Make the administrator that the environment names, unless there is a user of that address: for
+        who starts a server, as the operator."""
+        email, password = self._settings.admin_email, self._settings.admin_password
+        if not email or password is None:
+            return None
+        try:
+            return self._store.users.by_email(email)
+        except NotFoundError:
+            return self.create(actor, email, password.get_secret_value(), admin=True)
+
     @needs(Permission.PERSON, changes=True)
     def update(self, actor: Actor, id: str, changes: UserChange) -> User:
         """Change oneself, or anyone as an administrator.
