@@ -24,8 +24,9 @@ from headrace.connector import (
     WriteMode,
 )
 from headrace.connector.testing import ScriptedSource
+from headrace.control.positions import Positions
 from headrace.engine.rewind import rewind
-from headrace.errors import TransientError
+from headrace.errors import NotFoundError, TransientError
 from headrace.model.pipeline import SchemaPolicy, StreamChoice, TransformStep
 from headrace.model.run import StreamProgress, StreamStatus
 from tests.bench import Bench
@@ -207,6 +208,22 @@ def test_rewind_is_the_way_to_read_again(bench: Bench) -> None:
     assert ids(bench.rows("people")) == [1, 2]
     bench.run(pipeline, ScriptedSource([PEOPLE], script))
     assert ids(bench.rows("people")) == [1, 2, 2]
+
+
+def test_a_rewind_of_what_was_never_published_is_refused(bench: Bench) -> None:
+    pipeline = bench.pipeline([choose(write=WriteMode.APPEND)])
+    bench.run(pipeline, ScriptedSource([PEOPLE], []))
+    with pytest.raises(NotFoundError) as caught:
+        Positions(bench.store).rewind(bench.job(pipeline, ScriptedSource([PEOPLE], [])), "people", {})
+    assert caught.value.code == "rewind.nothing_published"
+
+
+def test_a_key_that_is_not_among_the_columns_is_refused_in_every_mode(bench: Bench) -> None:
+    for write in (WriteMode.APPEND, WriteMode.UPSERT):
+        choice = StreamChoice(stream="people", read=ReadMode.CHANGES, write=write, key=("nmae",))
+        ends = bench.run(bench.pipeline([choice]), ScriptedSource([PEOPLE], [batch(1)]))
+        error = ends["people"].error
+        assert error and error.code == "plan.key_missing"
 
 
 def test_a_store_that_was_lost_makes_nothing_double(bench: Bench, tmp_path: Path) -> None:

@@ -123,6 +123,15 @@ def test_a_dropped_table_is_never_taken_for_the_one_that_had_as_many_publishes(b
     assert ids(bench.rows("people")) == [1, 2]
 
 
+def test_a_source_without_a_slice_empties_the_table_that_it_replaces(bench: Bench) -> None:
+    pipeline = bench.pipeline([choose(read=ReadMode.FULL, write=WriteMode.REPLACE)])
+    bench.run(pipeline, Loading([PEOPLE], {"people": [[batch(1)]]}))
+    assert ids(bench.rows("people")) == [1]
+    ends = bench.run(pipeline, Loading([PEOPLE], {"people": []}))
+    assert ends["people"].status is StreamStatus.SUCCEEDED
+    assert bench.rows("people") == []
+
+
 def test_a_stream_that_joins_a_log_is_read_from_its_start(bench: Bench) -> None:
     class Remembering(ScriptedSource):
         def acknowledge(self, slice: Slice, position: Position) -> None: ...
