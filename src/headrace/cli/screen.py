@@ -104,9 +104,7 @@ class Screen:
     def _console(self, terminal: TextIO) -> Console:
         from rich.console import Console
 
-        plain = (
-            self.common.no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        )
+        plain = self.common.no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         return Console(
             file=terminal, force_terminal=True, color_system=None if plain else "auto",
             markup=False, highlight=False, emoji=False,
@@ -265,9 +263,7 @@ def _width(shown: str) -> int:
     """The places that a text takes where letters are of one width: two for those of East Asia."""
     if shown.isascii():
         return len(shown)
-    return sum(
-        2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in shown
-    )
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in shown)
 
 
 def _least(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> int:
