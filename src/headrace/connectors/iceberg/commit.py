@@ -13,11 +13,11 @@ from typing import Any
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import (
     DataFile,
-    DataFileContent,
     ManifestContent,
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
+    ManifestWriterV2,
 )
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
@@ -43,10 +43,15 @@ PROPERTY = "headrace.token."
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a commit does to a table; `removed` are paths of data files, None means all there are."""
+    """What a commit does to a table.
+
+    `removed` are paths of data files and delete files, None means all there are; `deletes` are new
+    position-delete files, good for the very snapshot that the change was planned on.
+    """
 
     added: Sequence[DataFile] = ()
     removed: Collection[str] | None = frozenset()
+    deletes: Sequence[DataFile] = ()
 
 
 def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: Token) -> None:
@@ -165,32 +170,42 @@ class _Transaction(Transaction):
         return super().table_metadata if self._updates else self._table.metadata
 
 
+class _DeletesWriter(ManifestWriterV2):
+    """Writes a manifest of delete files; pyiceberg has none."""
+
+    def content(self) -> ManifestContent:
+        return ManifestContent.DELETES
+
+    @property
+    def _meta(self) -> dict[str, str]:
+        return {**super()._meta, "content": "deletes"}
+
+
 class Swap(_MergeAppendFiles):
-    """One snapshot that takes data files out and puts others in.
+    """One snapshot that takes files out and puts others in, data files and position deletes alike.
 
     There is a snapshot even for no files, since only a new snapshot makes the catalogue refuse an
     older worker: the commit requires that the branch still stands where this one found it.
     """
 
     def __init__(self, transaction: Transaction, change: Change, properties: dict[str, str]):
-        nothing_out = change.removed is not None and not change.removed
+        nothing_out = change.removed is not None and not change.removed and not change.deletes
         empty = transaction.table_metadata.current_snapshot() is None
         operation = Operation.APPEND if nothing_out or empty else Operation.OVERWRITE
         super().__init__(operation, transaction, transaction._table.io, snapshot_properties=properties)
         self._removed = change.removed
+        self._deletes = change.deletes
         self._untouched: list[ManifestFile] = []
-        self._remaining: list[tuple[int, list[ManifestEntry]]] = []
+        self._remaining: list[tuple[int, ManifestContent, list[ManifestEntry]]] = []
         for file in change.added:
             self.append_data_file(file)
 
     def _deleted_entries(self) -> list[ManifestEntry]:
-        """The entries of removed files; sorts what stays on the way (pyiceberg calls this first)."""
+        """The entries of removed data files; sorts what stays on the way (pyiceberg calls this first)."""
         self._untouched, self._remaining, out = [], [], []
         parent = self._transaction.table_metadata.current_snapshot()
         for manifest in parent.manifests(self._io) if parent else ():
-            if self._removed is not None and (
-                not self._removed or manifest.content == ManifestContent.DELETES
-            ):
+            if self._removed is not None and not self._removed:
                 self._untouched.append(manifest)
                 continue
             entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
@@ -198,27 +213,68 @@ class Swap(_MergeAppendFiles):
             if not gone and self._removed is not None:
                 self._untouched.append(manifest)
                 continue
-            if len(gone) < len(entries):
-                stays = [e for e in entries if self._removed and e.data_file.file_path not in self._removed]
-                self._remaining.append((manifest.partition_spec_id, stays))
+            stays = [e for e in entries if self._removed and e.data_file.file_path not in self._removed]
+            stays = [self._as(ManifestEntryStatus.EXISTING, entry) for entry in stays]
+            went = [self._as(ManifestEntryStatus.DELETED, entry) for entry in gone]
             self._deleted_data_files.update(e.data_file for e in gone)
-            out += [e for e in gone if e.data_file.content == DataFileContent.DATA]
-        return [self._as(ManifestEntryStatus.DELETED, entry) for entry in out]
+            if manifest.content == ManifestContent.DATA:
+                out += went
+            else:
+                stays += went
+            if stays:
+                self._remaining.append((manifest.partition_spec_id, manifest.content, stays))
+        return out
 
     def _existing_manifests(self) -> list[ManifestFile]:
         kept = [m for m in self._untouched if m.has_added_files() or m.has_existing_files()]
-        for spec, entries in self._remaining:
-            with self.new_manifest_writer(self.spec(spec)) as writer:
-                for entry in entries:
-                    writer.add_entry(self._as(ManifestEntryStatus.EXISTING, entry))
-            kept.append(writer.to_manifest_file())
-        return kept
+        return kept + [self._manifest(*remaining) for remaining in self._remaining]
+
+    def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        by_spec: dict[int, list[ManifestEntry]] = {}
+        for file in self._deletes:
+            arguments: dict[str, Any] = {
+                "status": ManifestEntryStatus.ADDED,
+                "snapshot_id": self.snapshot_id,
+                "sequence_number": None,
+                "file_sequence_number": None,
+                "data_file": file,
+            }
+            by_spec.setdefault(file.spec_id, []).append(ManifestEntry.from_args(**arguments))
+        new = [self._manifest(spec, ManifestContent.DELETES, entries) for spec, entries in by_spec.items()]
+        merged = super()._process_manifests(manifests)
+        deletes = [m for m in merged if m.content == ManifestContent.DELETES]
+        return [m for m in merged if m.content == ManifestContent.DATA] + self._fewer(deletes) + new
+
+    def _fewer(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        """Manifests of deletes in one for each spec once they are many, as pyiceberg does for data."""
+        if not self._merge_enabled or len(manifests) < self._min_count_to_merge:
+            return manifests
+        by_spec: dict[int, list[ManifestEntry]] = {}
+        for manifest in manifests:
+            for entry in manifest.fetch_manifest_entry(self._io, discard_deleted=False):
+                ours = entry.snapshot_id == self.snapshot_id
+                if entry.status == ManifestEntryStatus.DELETED and not ours:
+                    continue
+                gone = entry.status == ManifestEntryStatus.DELETED
+                status = ManifestEntryStatus.DELETED if gone else ManifestEntryStatus.EXISTING
+                by_spec.setdefault(manifest.partition_spec_id, []).append(self._as(status, entry))
+        return [self._manifest(spec, ManifestContent.DELETES, entries) for spec, entries in by_spec.items()]
+
+    def _manifest(self, spec: int, content: ManifestContent, entries: list[ManifestEntry]) -> ManifestFile:
+        writer = self.new_manifest_writer(self.spec(spec))
+        if content == ManifestContent.DELETES:
+            output, compression = writer._output_file, self._compression
+            writer = _DeletesWriter(self.spec(spec), self.schema(), output, self.snapshot_id, compression)
+        with writer:
+            for entry in entries:
+                writer.add_entry(entry)
+        return writer.to_manifest_file()
 
     def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
         """The totals; not by partition, since pyiceberg cannot name days beyond Python's calendar."""
         metadata = self._transaction.table_metadata
         collector = SnapshotSummaryCollector()
-        for file in self._added_data_files:
+        for file in (*self._added_data_files, *self._deletes):
             collector.add_file(file, metadata.schema())
         for file in self._deleted_data_files:
             collector.remove_file(file, metadata.schema())

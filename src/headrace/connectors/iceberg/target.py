@@ -34,6 +34,7 @@ from headrace.connectors.iceberg.catalog import (
 from headrace.connectors.iceberg.commit import Change, check_staged, commit, token_in
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.files import data_file
+from headrace.connectors.iceberg.live import Indexes
 from headrace.connectors.iceberg.partition import make_spec
 from headrace.connectors.iceberg.upsert import Upsert
 from headrace.connectors.iceberg.write import IcebergWriter, quietly, remove
@@ -49,6 +50,7 @@ class IcebergTarget(Target[IcebergConfig]):
         super().__init__(config)
         self._lock = threading.Lock()
         self._opened: Catalog | None = None
+        self._indexes = Indexes()
 
     def check(self) -> None:
         with translated("listing the catalogue"):
@@ -106,9 +108,10 @@ class IcebergTarget(Target[IcebergConfig]):
         empties = mode is WriteMode.REPLACE or last >= 0
         counted = staged[max(last, 0) :]
         if mode is WriteMode.UPSERT:
-            upsert = Upsert(counted, stream.primary_key, empties, self.config.target_file_size_mb << 20)
+            upsert = Upsert(counted, stream.primary_key, empties, self._indexes)
+            size = self.config.target_file_size_mb << 20
             try:
-                commit(lambda: self._load(stream), upsert.plan, token)
+                commit(lambda: self._load(stream), lambda table: upsert.plan(table, size), token)
             except OutcomeUnknown:
                 raise
             except Exception:

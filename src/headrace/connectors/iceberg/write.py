@@ -88,7 +88,7 @@ class DataFiles:
         self.arrow = schema_to_pyarrow(self.file_schema)
         self.paths: list[str] = []
         self._provider = table.location_provider()
-        self._options = _parquet_options(table.properties)
+        self._options = parquet_options(table.properties)
         self._target_bytes = target_bytes
         self._flushed = flushed
         self._partitions: dict[tuple[Any, ...], _Partition] = {}
@@ -407,7 +407,7 @@ def _repetitive(rows: pa.Table, schema: pa.Schema) -> list[str]:
     return found
 
 
-def _parquet_options(properties: Mapping[str, str]) -> dict[str, Any]:
+def parquet_options(properties: Mapping[str, str]) -> dict[str, Any]:
     codec = properties.get("write.parquet.compression-codec", "zstd")
     options: dict[str, Any] = {"compression": "none" if codec == "uncompressed" else codec}
     if codec in ("zstd", "gzip"):
