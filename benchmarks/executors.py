@@ -1,11 +1,10 @@
-"""Threads or processes for the slices of a load: `python -m benchmarks.executors [ROWS]`.
+"""Threads or processes for the slices of a load: `python -m benchmarks executors`.
 
 PostgreSQL → Parquet files, whole loads through the engine, each way in turn, three times.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -56,7 +55,10 @@ def load(url: str, rows: int, way: str, parallelism: int) -> dict[str, float]:
             "source": ("postgres", catalog.connector("postgres").config.from_url(url)),
             "target": ("parquet", {"url": f"{folder}/out"}),
         }
-        hello = {side: {"connector": name, "settings": settings} for side, (name, settings) in sides.items()}
+        hello: dict[str, Any] = {
+            side: {"connector": name, "settings": settings} for side, (name, settings) in sides.items()
+        }
+        hello["transforms"] = []
         command = [sys.executable, "-m", "headrace.control.stage"]
         pipeline = Pipeline(
             id="bench",
@@ -91,8 +93,8 @@ def spent() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+def measure(rows: int = 1_000_000) -> dict[str, Any]:
+    """Every way in turn, `RUNS` times; each run's seconds, and the median rate of each way."""
     ways = [("threads", 1), ("threads", 2), ("processes", 1), ("processes", 2)]
     results: dict[str, list[dict[str, float]]] = {f"{way} {n}": [] for way, n in ways}
     with PostgresServer() as server, server.database("bench") as url:
@@ -102,7 +104,7 @@ def main() -> None:
         for _ in range(RUNS):
             for way, parallelism in ways:
                 results[f"{way} {parallelism}"].append(load(url, rows, way, parallelism))
-    report = {
+    return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows": rows,
         "cores": os.cpu_count(),
@@ -113,8 +115,3 @@ def main() -> None:
             for name, runs in results.items()
         },
     }
-    print(json.dumps(report, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from servers.postgres import PostgresServer
 from tests.cli import Cli, Result, in_process, process
 
 
@@ -37,8 +38,9 @@ def complaint(done: Result, code: str) -> None:
     ("old", "new", "exit_code", "code"),
     [
         (":headrace-test@", ":wrong@", 4, "postgres.auth.password"),
+        (":headrace-test@", "@", 4, "postgres.auth.password"),
         ("127.0.0.1", "127.0.0.1:1/none?", 6, "postgres.refused"),
-        ("127.0.0.1", "no.such.host.invalid", 3, "postgres.host_unknown"),
+        ("127.0.0.1", "no.such.host.invalid", 6, "postgres.host_unknown"),
         ("/test_", "/no_", 5, "postgres.database_missing"),
     ],
 )
@@ -53,6 +55,35 @@ def test_an_address_that_leads_nowhere(
     done = cli("run", "--from", address, "--to", "parquet:./out", "--max-retries", "0")
     assert done.code == exit_code
     complaint(done, code)
+
+
+def test_a_password_that_was_not_given_is_told_from_a_wrong_one(cli: Cli, shop: str) -> None:
+    done = cli("check", shop.replace(":headrace-test@", "@"))
+    assert "none was given" in done.err and "${PGPASSWORD}" in done.err
+    assert "none was given" not in cli("check", shop.replace(":headrace-test@", ":wrong@")).err
+
+
+def test_what_a_run_without_a_file_left_behind_is_asked_with_its_addresses(cli: Cli, shop: str) -> None:
+    line = ("run", "--from", shop, "--to", "iceberg:./lake", "-s", "public.orders", "--json")
+    name = cli(*line).document["runs"][0]["pipeline"]
+    for command in (("state", name), ("rewind", name, "public.orders", "--to", "start", "--yes")):
+        done = cli(*command)
+        assert done.code == 4 and "with --source and --target" in done.err
+        assert cli(*command, "--source", shop, "--target", "iceberg:./lake").code == 0
+
+
+def test_a_path_as_target_is_told_what_it_may_become(cli: Cli, shop: str) -> None:
+    done = cli("run", "--from", shop, "--to", "./lake")
+    assert done.code == 64 and "iceberg:./lake" in done.err and "parquet:./lake" in done.err
+    assert "nothing has run yet" in cli("status").err
+
+
+def test_a_folder_that_cannot_be_made_is_a_wrong_setting(cli: Cli, shop: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for to, code in (("parquet:./file", "storage.no_folder"), ("iceberg:./file/lake", "iceberg.no_folder")):
+        done = cli("run", "--from", shop, "--to", to, "-s", "public.orders")
+        assert done.code == 3
+        complaint(done, code)
 
 
 def test_a_fault_that_may_pass_is_tried_again_first(cli: Cli) -> None:
@@ -221,3 +252,21 @@ def test_a_data_folder_that_cannot_be_made_is_a_config_error(cli: Cli, tmp_path:
     done = cli("run", "--from", "generator:", "--to", "parquet:x", "--data", str(tmp_path / "file" / "data"))
     assert done.code == 3
     complaint(done, "platform.folder")
+
+
+def test_a_table_that_may_not_be_read_is_told_from_one_that_is_not_there(
+    cli: Cli, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS clerk")
+        connection.execute("CREATE ROLE clerk LOGIN PASSWORD 'clerk-pass'")
+        connection.execute("CREATE TABLE payroll (id int PRIMARY KEY)")
+        connection.execute("CREATE TABLE pages (id int PRIMARY KEY)")
+        connection.execute("GRANT SELECT ON pages TO clerk")
+    database = postgres_url.rpartition("/")[2]
+    address = postgres_server.url(database, user="clerk", password="clerk-pass")
+    done = cli("run", "--from", address, "--to", "parquet:./out", "--stream", "public.payroll", "--json")
+    assert done.code == 4
+    assert "GRANT SELECT" in done.out
+    done = cli("run", "--from", address, "--to", "parquet:./out", "--stream", "public.payrol", "--json")
+    assert done.code == 5

@@ -144,12 +144,18 @@ def test_slices_are_staged_in_processes_when_a_project_says_so(
 ) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(subprocess.Popen, "__init__", _noted(started))
-    parts = "{from: made, to: out, streams: [orders], tuning: {processes: true, parallelism: 2}}"
+    parts = (
+        "{from: made, to: out, streams: [customers], tuning: {processes: true, parallelism: 2},"
+        " transforms: [{name: hash, settings: {columns: [email], salt: SALT}}]}"
+    )
     (tmp_path / "headrace.yaml").write_text(PROJECT + f"  apart: {parts}\n")
     done = cli("run", "apart", "--json")
     assert done.document["runs"][0]["written"] == 300
     assert any("headrace.control.stage" in command for command in started)
-    assert rows(tmp_path / "out") == 300
+    files = list((tmp_path / "out").rglob("*.parquet"))
+    emails = [email for file in files for email in pq.ParquetFile(file).read()["email"].to_pylist()]
+    assert len(emails) == 300
+    assert not any("@" in email for email in emails if email)
 
 
 def _noted(started: list[list[str]]) -> Callable[..., None]:
@@ -180,6 +186,7 @@ def test_a_plan_tells_what_would_change_and_changes_nothing(cli: Cli, tmp_path: 
     before = cli("plan", *line, "--detailed-exitcode", "--json")
     assert (before.code, before.document["streams"][0]["action"]) == (2, "create")
     assert cli("plan", *line).code == 0
+    assert list(tmp_path.iterdir()) == []
     assert cli("run", *line).code == 0
     after = cli("plan", *line, "--detailed-exitcode", "--json")
     assert (after.code, after.document["streams"][0]["action"]) == (0, "none")

@@ -102,7 +102,16 @@ def test_doctor_looks_at_this_machine(cli: Cli) -> None:
     done = cli("doctor", "--json")
     checks = {c["check"]: c for c in done.document["checks"]}
     assert done.code == 0
-    assert {"python", "pyarrow", "connector postgres", "data folder", "disk", "store", "clock"} <= set(checks)
+    assert {
+        "python",
+        "pyarrow",
+        "compiled kernels",
+        "connector postgres",
+        "data folder",
+        "disk",
+        "store",
+        "clock",
+    } <= set(checks)
     assert {c["result"] for c in checks.values()} <= {"ok", "low"}
 
 

@@ -28,10 +28,10 @@ from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.errors import (
     AuthError,
     ConfigError,
-    ConflictError,
     Fenced,
     NotFoundError,
     OutcomeUnknown,
+    StageLost,
     TransientError,
 )
 from servers.iceberg_rest import IcebergRest
@@ -187,7 +187,7 @@ def test_a_table_that_the_user_dropped_has_no_token_and_takes_no_old_rows(lake: 
     with pytest.raises(NotFoundError):
         lake.target.publish(ORDERS, APPEND, [staged], lake.token(2))
     lake.target.prepare(ORDERS, APPEND)
-    with pytest.raises(ConflictError, match="made anew"):
+    with pytest.raises(StageLost, match="made anew"):
         lake.target.publish(ORDERS, APPEND, [staged], lake.token(2))
     lake.target.discard(ORDERS, [staged])
 
@@ -399,6 +399,25 @@ def test_a_full_disk_leaves_tables_as_they_were_and_the_same_rows_go_in_later(tm
     full = ["iceberg.disk_full", "iceberg.disk_full"]
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert found == [[full, [1, 5000 if mode is REPLACE else 5001]] for mode in WriteMode]
+
+
+def test_a_look_into_a_lake_that_is_not_there_does_not_make_it(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    assert lake.target.describe(ORDERS) is None and lake.target.committed(ORDERS, "p") is None
+    assert list(tmp_path.iterdir()) == []
+    lake.target.prepare(ORDERS, APPEND)
+    assert lake.target.describe(ORDERS) is not None
+    lake.target.close()
+
+
+def test_a_warehouse_that_can_be_no_folder_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "lake"):
+        lake = Lake(folder)
+        with pytest.raises(ConfigError) as caught:
+            lake.target.prepare(ORDERS, APPEND)
+        assert (caught.value.code, caught.value.field) == ("iceberg.no_folder", "warehouse")
+        lake.target.close()
 
 
 def test_a_warehouse_that_may_not_be_written_is_named(tmp_path: Path) -> None:

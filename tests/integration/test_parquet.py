@@ -32,7 +32,7 @@ from headrace.errors import (
     TransientError,
 )
 from servers.s3 import S3Server
-from tests.integration.cut_proxy import CutProxy
+from servers.tcp_proxy import Fault, TcpProxy
 
 APPEND, REPLACE = WriteMode.APPEND, WriteMode.REPLACE
 ORDERS = Stream(
@@ -474,19 +474,25 @@ def test_a_manifest_of_a_later_version_is_not_misread(local: dict[str, Any]) -> 
 def test_a_lost_reply_to_the_commit_is_looked_up(
     s3_server: S3Server, s3_bucket: str, also_down: bool
 ) -> None:
-    with CutProxy(s3_server.port) as proxy:
+    def puts_a_manifest(chunk: bytes) -> bool:
+        if not (chunk.startswith(b"PUT") and b"_commits/" in chunk.partition(b"\r\n")[0]):
+            return False
+        proxy.refusing = also_down  # this request still gets through, the look that follows does not
+        return True
+
+    with TcpProxy("127.0.0.1", s3_server.port) as proxy:
         access = {**s3_server.access(), "endpoint": f"http://127.0.0.1:{proxy.port}"}
         to = target({"url": f"s3://{s3_bucket}/lake", "s3": access})
         staged = stage(to, rows(1, 2))
-        proxy.drop_reply_to(b"_commits/", then_refuse=also_down)
+        proxy.at(puts_a_manifest, Fault.DROP_REPLY)
         if also_down:
             with pytest.raises(OutcomeUnknown) as unknown:
                 to.publish(ORDERS, APPEND, [staged], token(1))
             assert "secret" not in unknown.value.message
-            proxy.restore()
+            proxy.refusing = False
             assert to.committed(ORDERS, "p") == token(1)
         publish_until_known(to, staged)
-        assert proxy.dropped == 1
+        assert proxy.fired.is_set()
         assert ids(to) == [1, 2]
         assert to.committed(ORDERS, "p") == token(1)
 
@@ -536,7 +542,7 @@ def test_a_full_disk_fails_the_stage_whole_and_the_next_attempt_succeeds(tmp_pat
         check=False,
     )
     assert done.stderr == ""
-    assert done.stdout.splitlines() == ["failed: storage.io", "left: [] []", "rows: 2000"]
+    assert done.stdout.splitlines() == ["failed: storage.full", "left: [] []", "rows: 2000"]
 
 
 def test_check_leaves_nothing_behind(settings: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def connected(url: str, **settings: Any) -> Iterator[Session]:
         ({"password": None}, AuthError, "postgres.auth.password", "password"),
         ({"username": "nobody"}, AuthError, "postgres.auth.password", "password"),
         ({"database": "nowhere"}, NotFoundError, "postgres.database_missing", "database"),
-        ({"host": "host.invalid"}, ConfigError, "postgres.host_unknown", "host"),
+        ({"host": "host.invalid"}, TransientError, "postgres.host_unknown", "host"),
         ({"port": free_port()}, TransientError, "postgres.refused", "host"),
         ({"ssl_mode": "require"}, ConfigError, "postgres.tls.unsupported", "ssl_mode"),
         ({"ssl_mode": "verify-full"}, ConfigError, "postgres.tls.unsupported", "ssl_mode"),

@@ -13,10 +13,11 @@ import pytest
 from psycopg import sql
 
 from headrace.connector import Batch, Event, Selection, Slice, StreamRead
-from headrace.connectors.postgres import load
+from headrace.connectors.postgres import load, wire
 from headrace.connectors.postgres.config import PostgresConfig
 from headrace.connectors.postgres.source import PostgresSource
 from headrace.errors import AuthError, ConfigError, NotFoundError, TransientError
+from servers.tcp_proxy import TcpProxy
 
 Db = psycopg.Connection[Any]
 Make = Callable[..., PostgresSource]
@@ -51,6 +52,7 @@ def source(make: Make) -> PostgresSource:
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slices of four pages in place of a thousand."""
     monkeypatch.setattr(load, "_LEAST", 4)
+    monkeypatch.setattr(load, "_AMPLE", 4)
 
 
 def one(source: PostgresSource, name: str = "public.t", **read: Any) -> StreamRead:
@@ -113,6 +115,7 @@ def test_tables_views_and_partitioned_tables_are_found_with_keys_cursors_and_siz
     assert [field.nullable for field in orders.schema] == [False, False, True, True]
     assert found["public.plain"].primary_key == ("c", "b")
     assert found["public.partial"].primary_key == ()
+    assert found["public.plain"].bytes is None
     assert found["shop.names"].kind == "view" and found["shop.names"].rows is None
 
 
@@ -387,6 +390,42 @@ def test_a_snapshot_dies_with_the_source_that_holds_it(db: Db, make: Make) -> No
     assert caught.value.code == "postgres.snapshot_gone"
 
 
+def test_a_connection_cut_in_mid_read_is_an_error_and_the_read_starts_over(
+    db: Db, make: Make, postgres_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "_LEAST", 1 << 20)  # one slice of many blocks
+    db.execute("CREATE TABLE t AS SELECT n AS id, repeat('x', 1000) AS v FROM generate_series(1, 50000) n")
+    with TcpProxy("127.0.0.1", postgres_server.port) as proxy:
+        source = make(port=proxy.port)
+        slices = source.slices([one(source)], {})
+        proxy.bandwidth = 20e6
+        events = source.read(slices[-1], {})
+        next(events)
+        proxy.cut()
+        with pytest.raises(TransientError) as caught:
+            drain(events)
+        assert caught.value.code == "postgres.connection_lost"
+        proxy.bandwidth = None
+        with pytest.raises(TransientError) as gone:  # the session that held the snapshot was cut as well
+            rows(source, slices)
+        assert gone.value.code == "postgres.snapshot_gone"
+        assert len(rows(source, source.slices([one(source)], {}))) == 50_000
+
+
+def test_a_connection_that_breaks_after_the_last_row_loses_nothing(
+    db: Db, make: Make, postgres_server: Any
+) -> None:
+    fill(db, 10)
+    with TcpProxy("127.0.0.1", postgres_server.port) as proxy:
+        source = make(port=proxy.port)
+        (piece,) = source.slices([one(source)], {})
+        events = source.read(piece, {})
+        found = drain(iter([next(events)]))
+        proxy.cut()
+        assert len(found + drain(events)) == 10
+        source.check()
+
+
 # What a later attempt may keep
 
 
@@ -537,3 +576,14 @@ def test_a_read_that_is_left_early_lets_go_of_its_session(db: Db, source: Postgr
     events.close()  # type: ignore[attr-defined]
     assert time.monotonic() - start < 2
     source.check()
+
+
+def test_a_read_that_waits_for_its_first_row_shows_signs_of_life(
+    db: Db, source: PostgresSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "QUIET", 0.1)
+    db.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (2)")
+    (piece,) = source.slices([one(source, filter="pg_sleep(0.4) IS NOT NULL")], {})
+    batches = [event for event in source.read(piece, {}) if isinstance(event, Batch)]
+    assert len(batches) >= 4 and [b.rows.num_rows for b in batches][-1] == 2
+    assert all(b.rows.schema == batches[-1].rows.schema and b.read == 0 for b in batches[:-1])

@@ -402,8 +402,10 @@ def test_check_names_a_missing_right_and_what_to_grant(postgres_url: str) -> Non
     role = f"reader_of_{postgres_url.rpartition('/')[2]}"
     query(postgres_url, f"CREATE ROLE {role} LOGIN PASSWORD 'secret-word'")
     query(postgres_url, "CREATE SCHEMA shut")
+    query(postgres_url, f"CREATE SCHEMA half; GRANT USAGE ON SCHEMA half TO {role}")
+    denied = "postgres.schema_denied"
     try:
-        for schema, code in (("shut", "postgres.schema_denied"), ("none", "postgres.database_denied")):
+        for schema, code in (("shut", denied), ("half", denied), ("none", "postgres.database_denied")):
             with (
                 closing(
                     target_at(postgres_url, username=role, password="secret-word", schema=schema)
@@ -414,7 +416,7 @@ def test_check_names_a_missing_right_and_what_to_grant(postgres_url: str) -> Non
             assert (caught.value.code, caught.value.field) == (code, "schema")
             assert caught.value.remedy
     finally:
-        query(postgres_url, f"DROP ROLE {role}")
+        query(postgres_url, f"DROP OWNED BY {role}; DROP ROLE {role}")
     with closing(target_at(postgres_url, schema="made later")) as target:
         target.check()
 

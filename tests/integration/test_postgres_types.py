@@ -15,12 +15,22 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from headrace import native
 from headrace.connector import Batch, Selection, StreamRead
 from headrace.connectors.postgres.config import PostgresConfig
 from headrace.connectors.postgres.source import PostgresSource
 
 PAGE = (Path(__file__).parents[2] / "docs/postgres-types.md").read_text()
 LINE = re.compile(r"^\| `([^`]+)` \| `([^`]+)` \| `([^`]+)` \| (.+?) \|$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True, params=["compiled", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test by the kernels and by numpy."""
+    if request.param == "numpy":
+        monkeypatch.setattr(native, "library", lambda: None)
+    else:
+        assert native.library() is not None, native.missing()
 
 
 @pytest.fixture
@@ -108,6 +118,19 @@ def test_a_value_without_an_image_rejects_its_row_alone(
     assert rejects[0].where != rejects[1].where
     again = read(source)[1]
     assert [r.where for r in again] == [r.where for r in rejects]
+
+
+def test_a_number_of_more_digits_than_its_column_now_has_is_rejected(db: Any, source: PostgresSource) -> None:
+    db.execute("CREATE TABLE t (v numeric(60,4), l numeric(60,4)[])")
+    db.execute("INSERT INTO t VALUES (12.34, '{1}'), (-12345.6, '{2}'), (0.125, '{3}'), (3, '{1.001}')")
+    db.execute("SET allow_system_table_mods = on")
+    db.execute(
+        "UPDATE pg_attribute SET atttypmod = (5 << 16 | 2) + 4 WHERE attrelid = 't'::regclass AND attnum > 0"
+    )
+    rows, rejects = read(source)
+    assert rows.to_pylist() == [{"v": Decimal("12.34"), "l": [Decimal("1.00")]}]
+    assert {r.code for r in rejects} == {"postgres.value.digits"}
+    assert [r.row["v"] for r in rejects] == ["-12345.6000", "0.1250", "3.00"]
 
 
 def test_a_rejected_row_is_known_by_its_key(db: Any, source: PostgresSource) -> None:

@@ -52,12 +52,12 @@ def test_a_checkpoint_comes_back_with_the_sequence_of_each_stream(store: Store) 
         assert attempt.load("slot") is None
         attempt.save("slot", {}, {})
         saved = attempt.load("slot")
-        assert saved and (saved.position, saved.sequences) == ({}, {})
+        assert saved and (saved.position, saved.tokens) == ({}, {})
         attempt.save("slot", {"lsn": 7, "at": [1.5, None]}, {"a": token(3), "b": token(1)})
         attempt.save("slot", {"lsn": 9}, {"a": token(4)})
         saved = attempt.load("slot")
         assert saved and saved.position == {"lsn": 9}
-        assert saved.sequences == {"a": 4, "b": 1}
+        assert saved.tokens == {"a": token(4), "b": token(1)}
         assert attempt.load("other") is None
 
 
@@ -83,7 +83,7 @@ def test_a_sequence_that_goes_down_is_refused_and_nothing_is_saved(store: Store)
         assert raised.value.code == "store.sequence_regressed"
         assert not isinstance(raised.value, Fenced)
         saved = attempt.load("slot")
-        assert saved and (saved.position, saved.sequences) == ({"lsn": 5}, {"a": 5, "b": 5})
+        assert saved and (saved.position, saved.tokens) == ({"lsn": 5}, {"a": token(5), "b": token(5)})
 
 
 def test_a_reject_is_stored_once_however_often_it_is_met(store: Store) -> None:
@@ -185,9 +185,10 @@ def test_what_an_attempt_staged_and_saved_is_there_for_the_next(store: Store) ->
     store.runs.start(run.id, taken)
     with store.attempt(run.id, taken) as attempt:
         assert attempt.epoch == 2
-        assert attempt.load_staged(ORDERS) == [staged("a")]
+        (kept,) = attempt.load_staged(ORDERS)
+        assert (kept, kept.epoch) == (staged("a"), 1)
         saved = attempt.load("slot")
-        assert saved and (saved.position, saved.sequences) == ({"lsn": 3}, {"a": 2})
+        assert saved and (saved.position, saved.tokens) == ({"lsn": 3}, {"a": token(2)})
     dead.close()
 
 
@@ -276,6 +277,10 @@ def test_the_epoch_is_raised_under_the_same_lease(store: Store) -> None:
         attempt.save("slot", {}, {})
         renewed = store.leases.renew(lease, MINUTE)
         assert renewed.epoch == 41
+    store.runs.requeue(run.id, lease=lease)
+    store.runs.start(run.id, lease)
+    with store.attempt(run.id, lease) as attempt:
+        assert attempt.epoch == 41
     store.leases.release(lease)
     assert store.leases.acquire("p1", "w2", MINUTE).epoch == 42
 

@@ -50,7 +50,8 @@ def test_a_stream_that_is_tried_again_has_not_ended() -> None:
     ],
 )
 def test_the_bar_is_full_only_when_the_stream_is_done(given: StreamProgress, end: str) -> None:
-    assert bar(given).plain[-4:] == end
+    assert bar(given, 20).plain[-4:] == end
+    assert len(bar(given, 6).plain) == (11 if end else 0)
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(7, "0:07"), (750, "12:30"), (11_100, "3:05:00")])

@@ -158,6 +158,26 @@ def test_validate_finds_all_mistakes_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_a_misspelled_key_hides_no_other_mistake_of_its_pipeline(tmp_path: Path) -> None:
+    text = GOOD.replace("look_back: 1h30m", "lok_back: 1h").replace("mode: upsert", "mode: ${MODE}")
+    text = text.replace("parallelism: 4", "parallelism: many")
+    found = [(e.code, e.field) for e in project(tmp_path, text).mistakes()]
+    assert [code for code, _ in found] == [
+        "project.unknown_key",
+        "project.invalid",
+        "project.unset_variable",
+    ], found
+
+
+def test_a_misspelled_setting_is_the_cause_of_the_one_that_is_missing(tmp_path: Path) -> None:
+    error = mistake(
+        tmp_path,
+        "connections:\n  a:\n    connector: postgres\n    hots: h\n    database: d\n    username: u\n",
+    )
+    assert (error.code, error.field) == ("config.unknown_setting", "hots")
+    assert ":4: " in error.message and error.remedy == "Did you mean 'host'?"
+
+
 def test_a_pipeline_runs_although_the_variables_of_another_are_not_set(tmp_path: Path) -> None:
     text = GOOD.replace("pipelines:", "  other: {connector: generator, rows: '${UNSET}'}\npipelines:")
     found = project(tmp_path, text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
 
 from headrace.cli.options import Common
-from headrace.cli.screen import Column, Screen, size
+from headrace.cli.screen import Column, Screen, many, size
 from headrace.errors import AuthError
 
 COLUMNS = (Column("name", "name"), Column("rows", "rows", right=True))
@@ -53,6 +54,8 @@ def test_a_secret_is_masked_in_every_form() -> None:
     assert screen.clean("ab cab ab") == "******** cab ********"
     assert screen.clean("postgres") == "postgres"
     assert screen.clean("postgresql://me:oh%40no@h:5432/d") == "postgresql://me:********@h:5432/d"
+    assert screen.clean("postgresql://me:${NAME:-word}@h/d") == "postgresql://me:********@h/d"
+    assert screen.clean("postgresql://me:${NAME}@h/d") == "postgresql://me:${NAME}@h/d"
 
 
 def test_control_characters_are_spelled_out() -> None:
@@ -66,3 +69,26 @@ def test_control_characters_are_spelled_out() -> None:
 )
 def test_bytes_are_shown_in_their_unit(count: int | None, shown: str) -> None:
     assert size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("width", "titles"), [(60, "name rows rate why"), (50, "name rows rate"), (40, "name rows")]
+)
+def test_a_narrow_terminal_goes_without_spare_columns(
+    monkeypatch: pytest.MonkeyPatch, width: int, titles: str
+) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = (*COLUMNS, Column("rate", "rate", right=True, spare=1), Column("why", "why", spare=2))
+    Screen(Common(no_color=True)).rows(
+        "things", [{"name": "n" * 30, "rows": 10**9, "rate": 10**6, "why": "disk_full"}], columns
+    )
+    head, line, *_ = terminal.getvalue().splitlines()
+    assert head.split() == titles.split()
+    assert "1,000,000,000" in line
+
+
+def test_one_thing_is_not_many() -> None:
+    assert (many(1, "row"), many(0, "row"), many(2000, "row")) == ("1 row", "0 rows", "2,000 rows")

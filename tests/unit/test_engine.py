@@ -370,3 +370,17 @@ def test_progress_is_told_while_rows_move_and_ends_with_the_truth(bench: Bench) 
     assert counts == sorted(counts) and counts[-1] == 4
     last: StreamProgress = bench.progressed[-1]
     assert last.status is StreamStatus.SUCCEEDED and last.counts.written == 4
+
+
+@pytest.mark.parametrize(
+    ("write", "fate"), [(WriteMode.APPEND, "its rows stay"), (WriteMode.REPLACE, "all of its rows give way")]
+)
+def test_rows_that_another_pipeline_wrote_are_not_touched_without_a_word(
+    bench: Bench, write: WriteMode, fate: str
+) -> None:
+    choice = choose(write=write, read=ReadMode.FULL)
+    bench.play([PEOPLE], [batch(1)], [choice])
+    assert not any("was there before" in line for line in bench.lines)
+    bench.tables["people"].tokens.clear()
+    bench.play([PEOPLE], [batch(1)], [choice])
+    assert [line for line in bench.lines if "was there before" in line and fate in line]

@@ -331,6 +331,12 @@ def test_a_next_link_to_a_metadata_address_is_refused() -> None:
     assert caught.value.code == "egress.refused"
 
 
+def test_a_name_that_is_not_known_may_be_known_later() -> None:
+    with pytest.raises(TransientError) as caught:
+        resolve("no.such.host.invalid")
+    assert caught.value.code in ("egress.unknown_host", "egress.no_resolver")
+
+
 def test_plain_http_is_for_loopback_or_for_those_who_allow_it() -> None:
     http = Http("http://10.255.255.1/api")
     with pytest.raises(ConfigError) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from headrace.connectors.postgres import incremental
+from headrace.connectors.postgres import incremental, load
 from headrace.connectors.postgres.condition import is_fixed, parenthesised
 from headrace.connectors.postgres.types import Kind, PgType, image
 from headrace.errors import ConfigError
@@ -93,3 +93,17 @@ def test_positions_are_ordered_by_the_value_that_the_server_gave() -> None:
     orders = [incremental.order(at(rank)) for rank in ranks]
     assert orders == sorted(orders) and len(set(orders)) == len(orders)
     assert incremental.order({"xmin": 9, "seen": []}) < incremental.order({"xmin": 10, "seen": []})
+
+
+@pytest.mark.parametrize(
+    ("pages", "slices", "step"),
+    [(0, 1, 0), (1024, 1, 0), (3600, 4, 1024), (8192, 8, 1024), (60_000, 8, 8192), (600_000, 37, 16384)],
+)
+def test_a_small_table_is_cut_into_a_few_ranges_and_a_large_one_into_large_ones(
+    pages: int, slices: int, step: int
+) -> None:
+    leaf = load.Leaf(1, 1, "public", "t", "r", 1, 1, pages, True)
+    found = list(load._ranges(leaf, 180_000))
+    assert len(found) == slices and found[-1][1] is None
+    assert [high for _, high in found[:-1]] == [low for low, _ in found[1:]]
+    assert found[0][1] == (step or None)

@@ -58,11 +58,16 @@ _RUN = (
     Column("pipeline", "pipeline"),
     Column("started", lambda row: (row["started_at"] or row["queued_at"])[:19].replace("T", " "), whole=True),
     Column("status", "status", style=lambda row: STYLES[row["status"]], whole=True),
-    Column("seconds", lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}", right=True),
-    Column("retries", lambda row: row["attempt"] - 1, right=True, optional=True),
-    Column("read", "read", right=True),
-    Column("written", "written", right=True),
-    Column("rejected", "rejected", right=True, optional=True),
+    Column(
+        "seconds",
+        lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}",
+        right=True,
+        spare=4,
+    ),
+    Column("retries", lambda row: row["attempt"] - 1, right=True, optional=True, spare=2),
+    Column("read", "read", right=True, spare=3),
+    Column("written", "written", right=True, spare=1),
+    Column("rejected", "rejected", right=True, optional=True, spare=1),
     Column("error", _error, style="red", optional=True),
 )
 

@@ -50,9 +50,19 @@ def _examine(screen: Screen) -> Iterator[Finding]:
             yield name, "ok", version(name), None
         except PackageNotFoundError:
             yield name, "failed", "not installed", "Install headrace again."
+    yield _kernels()
     yield from _drivers()
     yield from _folder(screen)
     yield _clock()
+
+
+def _kernels() -> Finding:
+    from headrace import native
+
+    if why := native.missing():
+        remedy = "Reads from PostgreSQL are slower. Install a C compiler, then headrace again."
+        return "compiled kernels", "missing", why, remedy
+    return "compiled kernels", "ok", native.PATH.name, None
 
 
 def _drivers() -> Iterator[Finding]:

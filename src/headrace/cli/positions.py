@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +12,12 @@ from typer import Argument, Option
 
 from headrace.cli.command import UsageError
 from headrace.cli.screen import Column, Screen, error_json
+from headrace.errors import AuthError
 from headrace.model.run import ErrorReport
 
 if TYPE_CHECKING:
+    from headrace.cli.request import Order
+    from headrace.cli.session import Session
     from headrace.engine.plan import Outlook
 
 _LONG = 70  # characters
@@ -37,7 +40,7 @@ def state(
     pipeline: Pipeline,
     addresses: Addresses,
     offline: Annotated[bool, Option("--offline", help="Ask neither source nor target.")] = False,
-) -> None:
+) -> int:
     """Show where each stream stands: in the target, which is the truth, and in our memory.
 
     \b
@@ -45,17 +48,16 @@ def state(
     headrace state nightly --offline --json
     """
     from headrace.cli.session import Session
-    from headrace.control.pipelines import job
-    from headrace.engine.plan import plan, position_of
+    from headrace.control.outcome import verdict
+    from headrace.engine.plan import position_of
 
     with Session(screen) as session:
         if offline:
             id = session.remembered(pipeline).id
             outlooks: list[Outlook] = []
         else:
-            order = session.order(pipeline, addresses.source, addresses.target)
+            order, outlooks = _look(session, pipeline, addresses)
             id = order.pipeline.id
-            outlooks = plan(job(order.pipeline, order.source, order.target))
         remembered: dict[str, dict[str, Any]] = {}
         if session.remembers:
             for checkpoint in session.platform.positions.checkpoints(id):
@@ -74,11 +76,41 @@ def state(
         for o in outlooks
     ]
     rows += [{"stream": s, "position": None, "remembered": m, "error": None} for s, m in remembered.items()]
-    for o in outlooks:
-        if o.error:
-            screen.complain(ErrorReport.of(o.error), about=o.stream)
+    errors = [ErrorReport.of(o.error) if o.error else None for o in outlooks]
+    for o, report in zip(outlooks, errors, strict=True):
+        if report:
+            screen.complain(report, about=o.stream)
     screen.rows(
         "streams", rows, _STATE[:1] + _STATE[2:] if offline else _STATE, none="no stream has a position yet"
+    )
+    return verdict(errors)
+
+
+def _look(session: Session, pipeline: str, addresses: Addresses) -> tuple[Order, list[Outlook]]:
+    """The pipeline with its ends, and where its streams stand in the target."""
+    from headrace.control.pipelines import job
+    from headrace.engine.plan import plan
+
+    order = session.order(pipeline, addresses.source, addresses.target)
+    kept = bool(session.project and pipeline in session.project.pipelines)
+    try:
+        outlooks = plan(job(order.pipeline, order.source, order.target))
+    except AuthError as error:
+        raise error if kept else _forgotten(error) from None
+    if not kept:
+        outlooks = [
+            replace(o, error=_forgotten(o.error)) if isinstance(o.error, AuthError) else o for o in outlooks
+        ]
+    return order, outlooks
+
+
+def _forgotten(error: AuthError) -> AuthError:
+    return AuthError(
+        error.code,
+        error.message,
+        field=error.field,
+        remedy="A run without a file leaves no password behind: give the addresses that --from and --to had"
+        " with --source and --target.",
     )
 
 
@@ -124,7 +156,6 @@ def rewind(
     """
     from headrace.cli.session import Session, pick
     from headrace.control.pipelines import job
-    from headrace.engine.plan import plan
     from headrace.model.pipeline import WriteMode
     from headrace.model.stream import ReadMode
 
@@ -135,9 +166,9 @@ def rewind(
             remedy="Add --yes to go on without being asked.",
         )  # fmt: skip
     with Session(screen) as session:
-        order = session.order(pipeline, addresses.source, addresses.target)
+        order, found = _look(session, pipeline, addresses)
         ready = job(order.pipeline, order.source, order.target)
-        outlooks = {o.stream: o for o in plan(ready)}
+        outlooks = {o.stream: o for o in found}
         outlook = outlooks[pick(outlooks, stream, "stream")]
         if outlook.error:
             raise outlook.error

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from headrace.cli.screen import Column, Screen, error_json, size
+from headrace.cli.screen import Column, Screen, error_json, many, size
 from headrace.model.run import Counts, Run, StreamProgress, StreamStatus
 
 STYLES: Mapping[str, str] = {
@@ -27,7 +27,8 @@ STYLES: Mapping[str, str] = {
 }
 _EVERY = {"plain": 5.0, "ndjson": 1.0}  # seconds between two words on one stream
 _WINDOW = 5.0  # seconds over which the rate is taken
-_BAR = 20  # characters
+_BAR = 20  # characters, of a terminal of at least
+_WIDE = 100
 
 
 @dataclass
@@ -144,7 +145,7 @@ class Follower:
             return
         counts = progress.counts
         known = f" of about {progress.expected:,}" if progress.expected and track.ended is None else ""
-        words = [f"{counts.read:,}{known} rows"]
+        words = [f"{counts.read:,}{known} rows" if known else many(counts.read, "row")]
         if counts.read:
             words += [f"{track.rate(now):,.0f} rows/s", size(counts.bytes)]
         if track.ended is not None:
@@ -159,10 +160,10 @@ class Follower:
         table = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(tracks), header_style="dim"
         )
-        for title in ("stream", "", "rows", "rows/s", "bytes", "left", ""):
-            table.add_column(
-                title, justify="right" if title in ("rows", "rows/s", "bytes", "left") else "left"
-            )
+        table.add_column("stream", overflow="fold")
+        for title in ("", "rows", "rows/s", "bytes", "left", ""):
+            table.add_column(title, justify="right" if title else "left", no_wrap=True)
+        wide = self.screen.err.width >= _WIDE
         order = {"running": 0, "failed": 1, "paused": 1, "pending": 2, "cancelled": 3, "succeeded": 3}
         shown = sorted(tracks, key=lambda t: order[t.progress.status.value])
         room = max(3, self.screen.err.height - 4)
@@ -176,14 +177,14 @@ class Follower:
                 f"{track.rate(now):,.0f}" if track.began else "",
                 size(progress.counts.bytes),
                 clock(left) if left is not None else "",
-                bar(progress),
+                bar(progress, _BAR if wide else _BAR // 3),
             )
         if len(shown) > room:
             table.add_row(Text(f"… and {len(shown) - room} more", style="dim"))
         return table
 
 
-def bar(progress: StreamProgress) -> Text:
+def bar(progress: StreamProgress, width: int) -> Text:
     """How far a stream is, where its source knows how many rows it has."""
     if progress.status is StreamStatus.SUCCEEDED:
         share = 1.0
@@ -191,8 +192,8 @@ def bar(progress: StreamProgress) -> Text:
         share = min(0.99, progress.counts.read / progress.expected)
     else:
         return Text("")
-    full = int(share * _BAR)
-    return Text.assemble(("━" * full, "green"), ("━" * (_BAR - full), "bright_black"), f" {share:4.0%}")
+    full = int(share * width)
+    return Text.assemble(("━" * full, "green"), ("━" * (width - full), "bright_black"), f" {share:4.0%}")
 
 
 def clock(seconds: float) -> str:
@@ -248,8 +249,13 @@ SUMMARY = (
     Column("written", "written", right=True),
     Column("rejected", "rejected", right=True, optional=True),
     Column("skipped", lambda row: sum(row["skipped"].values()), right=True, optional=True),
-    Column("seconds", lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}", right=True),
-    Column("rows/s", "rows_per_second", right=True),
-    Column("error", lambda row: (row["error"] or {}).get("code") or "", style="red", optional=True),
+    Column(
+        "seconds",
+        lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}",
+        right=True,
+        spare=2,
+    ),
+    Column("rows/s", "rows_per_second", right=True, spare=1),
+    Column("error", lambda row: (row["error"] or {}).get("code") or "", style="red", optional=True, spare=3),
 )
 """The columns of the table at the end of a run."""

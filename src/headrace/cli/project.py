@@ -37,11 +37,15 @@ class Project:
 
     @property
     def connections(self) -> list[str]:
-        return list(self.document.get("connections") or {})
+        return self._names("connections")
 
     @property
     def pipelines(self) -> list[str]:
-        return list(self.document.get("pipelines") or {})
+        return self._names("pipelines")
+
+    def _names(self, kind: str) -> list[str]:
+        named = self.document.get(kind)
+        return list(named) if isinstance(named, Mapping) else []
 
     def connection(self, name: str) -> Endpoint:
         """A connection with its references filled in. Raises NotFoundError and ConfigError."""
@@ -83,23 +87,36 @@ class Project:
 
     def mistakes(self) -> Iterator[HeadraceError]:
         """Everything that is wrong with the file."""
+        for found in _found_by(ProjectEntry, self._whole()):
+            yield self._mistake(ProjectEntry, found, ())
         for name in self.connections:
             try:
                 self.connection(name)
             except HeadraceError as error:
                 yield error
         for name in self.pipelines:
+            yield from self._mistakes_in(name)
+
+    def _mistakes_in(self, name: str) -> Iterator[HeadraceError]:
+        """All that is wrong with a pipeline."""
+        path: Path_ = ("pipelines", name)
+        plain = self._plain(path)
+        wrong = [f for f in _found_by(PipelineEntry, plain) if not _refers(plain, f["loc"])]
+        yield from (self._mistake(PipelineEntry, found, path) for found in wrong)
+        try:
+            if wrong:
+                self._filled(path)  # a variable that is not set is a mistake of its own
+                return
+            entry = self.pipeline(name)
+        except HeadraceError as error:
+            yield error
+            return
+        for number, step in enumerate(entry.transforms):
             try:
-                entry = self.pipeline(name)
-                for number, step in enumerate(entry.transforms):
-                    path: Path_ = ("pipelines", name, "transforms", number)
-                    try:
-                        catalog.transform(step.name, step.settings)
-                    except (ConfigError, NotFoundError) as error:
-                        part = "name" if isinstance(error, NotFoundError) else "settings"
-                        yield self._at((*path, part), error)
-            except HeadraceError as error:
-                yield error
+                catalog.transform(step.name, step.settings)
+            except (ConfigError, NotFoundError) as error:
+                part = "name" if isinstance(error, NotFoundError) else "settings"
+                yield self._at((*path, "transforms", number, part), error)
 
     def line(self, path: Sequence[str | int]) -> int:
         """The line, from 1, of the deepest part of `path` that is in the file."""
@@ -115,6 +132,25 @@ class Project:
             except (KeyError, IndexError, TypeError):
                 break
         return line
+
+    def _whole(self) -> dict[str, Any]:
+        return {k: {} if v is None and k != "project" else v for k, v in self.document.items()}
+
+    def _mistake(self, model: type[Entry], found: Any, path: Path_) -> ConfigError:
+        """What pydantic found at `path` and below, in our words."""
+        where = (*path, *found["loc"])
+        name = str(where[-1]) if where else ""
+        if found["type"] == "extra_forbidden":
+            return ConfigError(
+                "project.unknown_key",
+                f"{self.file}:{self.line(where)}: unknown key {name!r}",
+                field=dotted(where),
+                remedy=_nearest(name, _keys(model, found["loc"][:-1]), "The keys here"),
+            )
+        if found["type"] == "missing":
+            return self._error(where, f"the key {name!r} is missing", remedy=_FIX)
+        reason = found["msg"].removeprefix("Value error, ")
+        return self._error(where, f"{name}: {reason[0].lower()}{reason[1:]}", remedy=_FIX)
 
     def _known(self, kind: str, name: str) -> None:
         names = self.connections if kind == "connections" else self.pipelines
@@ -170,7 +206,14 @@ def find(file: Path | None, environ: Mapping[str, str]) -> Project | None:
 
 
 def load(file: Path, environ: Mapping[str, str]) -> Project:
-    """Read a project file. Raises NotFoundError, and ConfigError with the line of the mistake."""
+    """Read a project file. Raises NotFoundError, and ConfigError with the line of the first mistake."""
+    project = read(file, environ)
+    _validate(project, ProjectEntry, project._whole(), ())
+    return project
+
+
+def read(file: Path, environ: Mapping[str, str]) -> Project:
+    """A project file with its `mistakes`. Raises NotFoundError, and ConfigError for what is no project."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -211,9 +254,6 @@ def load(file: Path, environ: Mapping[str, str]) -> Project:
             f"{file}:1: the file must hold `connections:` and `pipelines:`",
             remedy="See `headrace init` for an example.",
         )
-    _validate(
-        project, ProjectEntry, {k: {} if v is None and k != "project" else v for k, v in document.items()}, ()
-    )
     return project
 
 
@@ -223,25 +263,29 @@ def _marked(error: YAMLError) -> int:
 
 
 def _validate(project: Project, model: type[EntryT], raw: Any, path: Path_) -> EntryT:
+    for found in _found_by(model, raw):
+        raise project._mistake(model, found, path)
+    return model.model_validate(raw)
+
+
+def _found_by(model: type[Entry], raw: Any) -> list[Any]:
+    """What pydantic finds wrong, misspelled keys first: they are the cause of those that are missing."""
     try:
-        return model.model_validate(raw)
+        model.model_validate(raw)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        # a key that is misspelled is the cause of one that is missing
-        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    where = (*path, *first["loc"])
-    name = str(where[-1]) if where else ""
-    if first["type"] == "extra_forbidden":
-        raise ConfigError(
-            "project.unknown_key",
-            f"{project.file}:{project.line(where)}: unknown key {name!r}",
-            field=dotted(where),
-            remedy=_nearest(name, _keys(model, first["loc"][:-1]), "The keys here"),
-        )
-    if first["type"] == "missing":
-        raise project._error(where, f"the key {name!r} is missing", remedy=_FIX)
-    reason = first["msg"].removeprefix("Value error, ")
-    raise project._error(where, f"{name}: {reason[0].lower()}{reason[1:]}", remedy=_FIX)
+        return sorted(found, key=lambda one: one["type"] != "extra_forbidden")
+    return []
+
+
+def _refers(node: Any, path: Sequence[str | int]) -> bool:
+    """Is what stands at `path` still to be filled in?"""
+    try:
+        for part in path:
+            node = node[part]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return isinstance(node, str) and "${" in node
 
 
 def _keys(model: type[Entry], path: Sequence[str | int]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from typer import Option
 
-from headrace.cli.screen import Screen, error_json
+from headrace.cli.screen import Screen, error_json, many
 from headrace.errors import ConflictError
 from headrace.model.run import ErrorReport
 
@@ -99,14 +99,14 @@ def validate(
     headrace validate --schema > headrace.schema.json
     """
     from headrace import catalog
-    from headrace.cli.project import FILE, load
+    from headrace.cli.project import FILE, read
     from headrace.cli.schema import json_schema
     from headrace.control.outcome import verdict
 
     if schema:
         screen.print(json.dumps(json_schema(catalog.connectors()), indent=2, ensure_ascii=False))
         return 0
-    project = load(screen.common.file or Path(FILE), os.environ)
+    project = read(screen.common.file or Path(FILE), os.environ)
     reports = [ErrorReport.of(error) for error in project.mistakes()]
     for report in reports:
         screen.complain(report)
@@ -116,6 +116,6 @@ def validate(
         for report in reports:
             screen.event("error", error_json(report))
     elif not reports:
-        counts = f"{len(project.connections)} connections, {len(project.pipelines)} pipelines"
+        counts = f"{many(len(project.connections), 'connection')}, {many(len(project.pipelines), 'pipeline')}"
         screen.say(f"{project.file} is valid: {counts}", style="green")
     return 3 if verdict(reports) else 0

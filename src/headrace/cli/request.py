@@ -164,6 +164,12 @@ def one_line(session: Session, ends: Ends, choice: Choice) -> Order:
             remedy="Name one stream with --stream, or describe the streams in headrace.yaml.",
         )
     source, target = session.endpoint(ends.source), session.endpoint(ends.target)
+    if target.spec.target is None and target.connector == "files":
+        path = ends.target.removeprefix("file:")
+        raise UsageError(
+            "cli.usage", f"--to {path} says where, but not as what", field="--to",
+            remedy=f"Write iceberg:{path} for Iceberg tables, or parquet:{path} for Parquet files.",
+        )  # fmt: skip
     choices = [_choice(name, choice) for name in streams]
     parts = (
         [(e.connector, dict(e.connection().settings)) for e in (source, target)],

@@ -16,7 +16,7 @@ from typer import Argument
 from headrace.cli.command import INTERRUPTED, TERMINATED
 from headrace.cli.progress import STYLES, SUMMARY, Follower, run_json
 from headrace.cli.request import Choice, Ends, Knobs, Order
-from headrace.cli.screen import Screen
+from headrace.cli.screen import Screen, many
 from headrace.model.run import ErrorReport, Run, RunStatus
 
 if TYPE_CHECKING:
@@ -122,10 +122,10 @@ class _Shift:
                 self.screen.complain(stream.error, about=stream.stream)
         if rejected := shown["rejected"]:
             self.screen.warn(
-                f"{rejected:,} rows were rejected; see them with: headrace rejects {run.pipeline}"
+                f"rejected: {many(rejected, 'row')}; see them with: headrace rejects {run.pipeline}"
             )
         seconds = shown["seconds"] or 0.0
-        words = f"{run.pipeline}: {run.status.value}, {shown['read']:,} rows in {seconds:.1f} s"
+        words = f"{run.pipeline}: {run.status.value}, {many(shown['read'], 'row')} in {seconds:.1f} s"
         if run.status is RunStatus.CANCELLED:
             words += "; the same command carries on"
         self.screen.say(words, style=STYLES[run.status.value])

@@ -23,8 +23,9 @@ VERSION = 1
 """Of the JSON shapes: grows when a member changes its meaning or goes away."""
 
 HIDDEN = "********"
-_USERINFO = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+_USERINFO = re.compile(r"(?<=://)([^/@\s:]*):(?!\$\{\w+\}@)[^/@\s]+@")  # ${NAME} may show
 _NOTHING = ("", "–", "0")
+_FOLDS = 16  # characters of a name that stay on one line
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -33,7 +34,8 @@ class Column:
     """A column of a table: its title, and the key of a row or a function of it that gives the text.
 
     On a terminal, which is narrow, an `optional` column is left out when no row has anything to say in
-    it. Elsewhere the columns are always the same.
+    it, and a `spare` one, the highest first, when there is no room for all. Elsewhere the columns are
+    always the same.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Column:
     style: str | Callable[[Mapping[str, Any]], str] = ""
     whole: bool = False  # never cut over several lines
     optional: bool = False
+    spare: int = 0
 
     def cell(self, row: Mapping[str, Any]) -> tuple[str, str]:
         value = row.get(self.value) if isinstance(self.value, str) else self.value(row)
@@ -60,6 +63,11 @@ def text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def many(count: int, thing: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def size(count: float | None) -> str:
@@ -202,6 +210,8 @@ class Screen:
             columns = [
                 c for c in columns if not c.optional or any(c.cell(r)[0] not in _NOTHING for r in rows)
             ]
+            while (spare := max(c.spare for c in columns)) and _least(columns, rows) > console.width:
+                columns = [c for c in columns if c.spare < spare]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
             table.add_column(
@@ -228,6 +238,13 @@ class Screen:
     def _write(self, value: str) -> None:
         self._out.file.write(self.clean(value) + "\n")
         self._out.file.flush()
+
+
+def _least(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> int:
+    """The width below which a table is hard to read: names may be cut over lines, but not into crumbs."""
+    widths = [max(len(c.title), *(len(c.cell(row)[0]) for row in rows)) for c in columns]
+    least = [w if c.whole or c.right else min(w, _FOLDS) for c, w in zip(columns, widths, strict=True)]
+    return sum(least) + 2 * (len(least) - 1)
 
 
 def error_json(report: ErrorReport) -> dict[str, Any]:

@@ -108,7 +108,9 @@ def _known_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
-    first = error.errors(include_url=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_input=False)
+    # a setting that is misspelled is the cause of one that is missing
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     path = first["loc"]
     name = ".".join(
         str(part) for part in path if not isinstance(part, str) or part.isidentifier() or "." in part
@@ -126,5 +128,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
         )
     reason = first["msg"].removeprefix("Value error, ")
     return ConfigError(
-        "config.bad_setting", f"{name or 'settings'}: {reason}", field=name or None, remedy=help
+        "config.bad_setting",
+        f"{name or 'settings'}: {reason[0].lower()}{reason[1:]}",
+        field=name or None,
+        remedy=help,
     )

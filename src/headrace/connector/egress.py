@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from headrace.errors import ConfigError, NotFoundError, TransientError
+from headrace.errors import ConfigError, TransientError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -21,7 +21,7 @@ def resolve(host: str, *, loopback: bool = True) -> tuple[Address, ...]:
     """The addresses of `host`, every one of them checked; dial these, and never the name again.
 
     Link-local and metadata addresses are always refused, private networks never, loopback unless
-    `loopback`. Raises ConfigError (`egress.refused`), NotFoundError or TransientError.
+    `loopback`. Raises ConfigError (`egress.refused`) or TransientError.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -32,7 +32,7 @@ def resolve(host: str, *, loopback: bool = True) -> tuple[Address, ...]:
                 f"the name {host!r} can't be looked up now",
                 remedy="Check the network and the name server of this machine.",
             ) from None
-        raise NotFoundError(
+        raise TransientError(
             "egress.unknown_host",
             f"there is no host {host!r}",
             remedy="Check the spelling of the host name.",

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Generic
 
 from headrace.connector.config import ConfigT
+from headrace.errors import HeadraceError
 from headrace.model.event import Event
 from headrace.model.stream import Position, Slice, Stream, StreamRead
 
@@ -48,6 +49,10 @@ class Source(ABC, Generic[ConfigT]):
     @abstractmethod
     def discover(self, selection: Selection = EVERYTHING) -> Iterable[Stream]:
         """The streams that can be read, in a stable order, read from the far side at each call."""
+
+    def unreadable(self, name: str) -> HeadraceError | None:
+        """Why a stream that the user named and `discover` does not give can't be read, if it does exist."""
+        return None
 
     def slices(self, reads: Sequence[StreamRead], since: Mapping[str, Position]) -> Iterable[Slice]:
         """Cut the work of one run. `since` gives the position of each stream id; absent is the start.

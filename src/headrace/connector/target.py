@@ -76,21 +76,26 @@ class StagedSlice:
     """A slice of a load that was read to its end and staged.
 
     `fingerprint` tells by which plan (columns, transforms, mode, table): only rows staged by the same
-    plan may be published by a later attempt.
+    plan may be published by a later attempt. `epoch` is that of the lease under which it was saved.
     """
 
     slice: Slice
     staged: Staged
     counts: Counts
     fingerprint: str = ""
+    epoch: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
-    """A slice's checkpoint as we saved it: `sequences` is the last sequence published by stream id."""
+    """A slice's checkpoint as we saved it.
+
+    `tokens` holds, by stream id, the epoch and sequence of the stream's last publish, and where the
+    stream stood when it was last read in this slice; a sequence of 0 says that it had no publish yet.
+    """
 
     position: Position
-    sequences: Mapping[str, int]
+    tokens: Mapping[str, Token]
 
 
 class Writer(ABC):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from headrace import catalog
 from headrace.connector import Selection
@@ -82,16 +82,17 @@ def job(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Job:
         source=source.source,
         target=target.target,
         transform=catalog.transform,
-        executor=_processes(source, target) if pipeline.tuning.processes else None,
+        executor=_processes(pipeline, source, target) if pipeline.tuning.processes else None,
     )
 
 
-def _processes(source: Endpoint, target: Endpoint) -> Callable[[], Executor]:
+def _processes(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Callable[[], Executor]:
     """What starts the worker processes of a run."""
-    hello = {
+    hello: dict[str, Any] = {
         side: {"connector": end.connector, "settings": end.settings}
         for side, end in (("source", source), ("target", target))
     }
+    hello["transforms"] = [asdict(step) for step in pipeline.transforms]
     return lambda: Processes([sys.executable, "-m", "headrace.control.stage"], hello)
 
 

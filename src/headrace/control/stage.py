@@ -1,6 +1,7 @@
 """A worker process that stages slices for a run: `python -m headrace.control.stage`.
 
-The first line on stdin names source and target with their settings; every further line is a piece.
+The first line on stdin holds source, target and transforms, all with their settings; each further line
+is a piece.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from headrace import catalog
 from headrace.engine.executors import Opened, error_to_json, serve
 from headrace.errors import HeadraceError
+from headrace.model.pipeline import TransformStep
 
 
 def main() -> None:
@@ -36,7 +38,8 @@ def main() -> None:
             for _ in sys.stdin:
                 answer(error_to_json(error))
             return
-        serve(sys.stdin, answer, Opened(source, target, catalog.transform))
+        steps = tuple(TransformStep(**step) for step in hello["transforms"])
+        serve(sys.stdin, answer, Opened(source, target, steps, catalog.transform))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +58,15 @@ class Publication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One commit: `key` is the slice (or, for a load, the stream) whose checkpoint moves to `position`."""
+    """One commit: `key` is the slice (or, for a load, the stream) whose checkpoint moves to `position`.
+
+    `tokens` says where each stream of the slice stands then, also those with nothing to publish.
+    """
 
     key: str
     position: Position
     publications: Sequence[Publication]
+    tokens: Mapping[str, Token]
     slices: Sequence[Slice]
     source: Source[Any]
     target: Target[Any]
@@ -71,15 +76,14 @@ class Work:
 def publish(work: Work) -> None:
     """Rows and token become visible, stream by stream."""
     for publication in work.publications:
-        _publish(work.target, publication)
+        _publish(work, publication)
 
 
 def save(work: Work) -> None:
     """Our own store remembers; raises ConflictError when the lease is lost."""
-    tokens = {p.stream.id: p.token for p in work.publications}
-    work.state.save(work.key, work.position, tokens)
-    for stream in tokens:
-        work.state.drop_staged(stream)
+    work.state.save(work.key, work.position, work.tokens)
+    for publication in work.publications:
+        work.state.drop_staged(publication.stream.id)
     hit("after_save")
 
 
@@ -100,9 +104,13 @@ def commit(work: Work, steps: Sequence[Step] = STEPS) -> None:
         step(work)
 
 
-def _publish(target: Target[Any], publication: Publication) -> None:
-    """Publish once. When the reply is lost, look for our own token before deciding anything."""
-    stream, token = publication.stream, publication.token
+def _publish(work: Work, publication: Publication) -> None:
+    """Publish once. When the reply is lost, look for our own token before deciding anything.
+
+    Raises OutcomeUnknown when nothing is to be seen. Those rows may land later, so what follows has a
+    newer epoch: it can't be taken for them, nor they for it.
+    """
+    target, stream, token = work.target, publication.stream, publication.token
     for look in range(_LOOKS):
         hit("before_publish")
         try:
@@ -118,19 +126,24 @@ def _publish(target: Target[Any], publication: Publication) -> None:
             continue  # publishing the same token again is safe: the target compares it first
         if last is not None and (last.epoch, last.sequence) == (token.epoch, token.sequence):
             return
+    with suppress(TransientError):
+        work.state.raise_epoch(token.epoch + 1)
     raise unknown
 
 
 def standing(token: Token | None, saved: Saved | None, stream: str) -> Position:
     """Where a stream stands: its target has the last word, our store knows of quiet progress since.
 
-    When both remember the same publish, the saved position may be further on (nothing to publish came
-    in between). When they differ, the save was lost or the target was restored: the target wins.
+    When both remember the same publish, what we saved may be further on (nothing to publish came in
+    between). When they differ, the save was lost or the target was restored: the target wins.
     """
-    published = token.sequence if token else 0
-    if saved is not None and saved.sequences.get(stream, 0) == published:
-        return saved.position
-    return position_of(token)
+    known = saved.tokens.get(stream) if saved else None
+    if known is None:
+        return position_of(token)
+    if token is None:
+        return position_of(known) if known.sequence == 0 else {}
+    same = (known.epoch, known.sequence) == (token.epoch, token.sequence)
+    return position_of(known if same else token)
 
 
 def start(positions: Mapping[str, Position], source: Source[Any]) -> Position:

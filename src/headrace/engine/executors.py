@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import subprocess
 import threading
@@ -14,12 +15,15 @@ from typing import Any, Protocol
 from headrace.connector import Reject, Slice, Source, Stream, Target, WriteMode
 from headrace.engine.plan import PlannedStream
 from headrace.engine.read import Aborted
+from headrace.engine.retry import report
 from headrace.engine.stop import Stop
-from headrace.engine.transform import MakeTransform
+from headrace.engine.transform import MakeTransform, steps_for
 from headrace.engine.write import Piece, StagedResult, TooManyRejects, stage_piece
 from headrace.errors import HeadraceError, TransientError
 from headrace.model.pipeline import TransformStep, Tuning
 from headrace.model.run import Counts
+
+bugs = logging.getLogger("headrace.bugs")
 
 Watch = Callable[[Counts], None]
 
@@ -125,13 +129,14 @@ class Opened:
 
     source: Source[Any]
     target: Target[Any]
+    transforms: Sequence[TransformStep]
     transform: MakeTransform
 
 
 def serve(lines: Any, answer: Callable[[dict[str, Any]], None], opened: Opened) -> None:
     """The worker's side of `Processes`: a piece a line in, counts and then a result or an error out."""
     for line in lines:
-        piece = piece_from_json(json.loads(line), opened.transform)
+        piece = piece_from_json(json.loads(line), opened.transforms, opened.transform)
         counts = [Counts()]
         ended = threading.Event()
 
@@ -149,6 +154,9 @@ def serve(lines: Any, answer: Callable[[dict[str, Any]], None], opened: Opened) 
             last: dict[str, Any] = {"result": result.to_json()}
         except HeadraceError as error:
             last = error_to_json(error)
+        except Exception as error:  # or the run would take it for a worker that died, and try again
+            bugs.exception("%s ended by a bug", piece.slice.key)
+            last = error_to_json(report(error))
         ended.set()
         heart.join()
         answer(last)
@@ -175,13 +183,12 @@ def _error(data: dict[str, Any]) -> HeadraceError:
 
 
 def piece_to_json(piece: Piece) -> dict[str, Any]:
-    """A piece as plain data; it holds no secret."""
+    """A piece as plain data; it holds no secret, and so no transforms, whose settings may."""
     stream, tuning = piece.stream, piece.tuning
     return {
         "slice": piece.slice.to_json(),
         "landed": stream.landed.to_json(),
         "write": stream.write.value,
-        "steps": [{"name": s.name, "settings": dict(s.settings), "streams": s.streams} for s in stream.steps],
         "fingerprint": stream.fingerprint,
         "keeps_unchanged": piece.keeps_unchanged,
         "tuning": {
@@ -193,13 +200,12 @@ def piece_to_json(piece: Piece) -> dict[str, Any]:
     }
 
 
-def piece_from_json(data: Mapping[str, Any], transform: MakeTransform) -> Piece:
-    """The piece that `piece_to_json` described."""
+def piece_from_json(
+    data: Mapping[str, Any], transforms: Sequence[TransformStep], transform: MakeTransform
+) -> Piece:
+    """The piece that `piece_to_json` described; `transforms` are those of its pipeline."""
     slice = Slice.from_json(data["slice"])
-    steps = tuple(
-        TransformStep(name=s["name"], settings=s["settings"], streams=tuple(s["streams"]))
-        for s in data["steps"]
-    )
+    steps = steps_for(transforms, slice.read.stream.id)
     stream = PlannedStream(
         read=slice.read,
         landed=Stream.from_json(data["landed"]),

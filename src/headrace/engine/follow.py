@@ -61,8 +61,8 @@ class Shared:
     publishing: threading.Lock = field(default_factory=threading.Lock)
 
     def remember(self, saved: Saved | None) -> None:
-        for stream, sequence in saved.sequences.items() if saved else ():
-            self.sequences[stream] = max(sequence, self.sequences.get(stream, 0))
+        for stream, token in saved.tokens.items() if saved else ():
+            self.sequences[stream] = max(token.sequence, self.sequences.get(stream, 0))
 
     def token(self, stream: str, position: Position, done: bool, counts: Counts) -> Token:
         """The token of the stream's next publish; its sequence follows all that anybody remembers."""
@@ -92,7 +92,6 @@ class Follower:
         self.committed = self.position
         self.behind = {id for id, at in self.standing.items() if at != self.position}
         self.held_since = time.monotonic()
-        self.rejected = dict.fromkeys(self.streams, 0)
 
     def _standing(self, stream: PlannedStream, saved: Saved | None) -> Position:
         token = self.shared.tokens[stream.id]
@@ -124,8 +123,8 @@ class Follower:
             case Batch(stream=id):
                 intake = self._intake(id)
                 intake.write(event, rows, bytes)
-                rejected = self.rejected[id] + intake.tally.rejected
-                check_limit(id, rejected, self.shared.pipeline.tuning.reject_limit, intake.rejects)
+                if id not in self.behind:
+                    self._check_limit(id, intake)
                 self.shared.board.live(id, self.slice.key, intake.tally.counts())
             case SchemaChange(id, schema):
                 self._change_schema(id, schema)
@@ -135,6 +134,10 @@ class Follower:
                 self._intake(id).truncate()
             case Checkpoint(position):
                 self._checkpoint(position)
+
+    def _check_limit(self, id: str, intake: Intake) -> None:
+        rejected = self.shared.board.counts(id).rejected + intake.tally.rejected
+        check_limit(id, rejected, self.shared.pipeline.tuning.reject_limit, intake.rejects)
 
     def _intake(self, id: str) -> Intake:
         if id not in self.intakes:
@@ -166,10 +169,10 @@ class Follower:
 
     def _checkpoint(self, position: Position) -> None:
         source = self.shared.source
-        if self.committed and source.order(position) < source.order(self.committed):
+        if self.position and source.order(position) < source.order(self.position):
             raise PositionLost(
                 "engine.position_back",
-                f"{self.slice.key}: the source went back from {self.committed} to {position}",
+                f"{self.slice.key}: the source went back from {self.position} to {position}",
                 remedy="If the source was restored on purpose, tell where to read from: `headrace rewind`.",
             )
         self.position = position
@@ -178,6 +181,8 @@ class Follower:
                 self._skip(id)
             else:
                 self.behind.discard(id)
+                if id in self.intakes:
+                    self._check_limit(id, self.intakes[id])
         if self._due():
             self._commit(done=False)
 
@@ -187,8 +192,8 @@ class Follower:
         if intake is None:
             return
         intake.writer.close()
-        intake.tally.skip({PUBLISHED: intake.tally.written})
-        intake.tally.written = 0
+        intake.tally.skip({PUBLISHED: intake.tally.written + intake.tally.rejected})
+        intake.tally.written = intake.tally.rejected = 0
         self.shared.board.settle(id, self.slice.key, intake.tally.counts())
 
     def _due(self) -> bool:
@@ -215,11 +220,28 @@ class Follower:
             self._publish(staged, done)
         for id, intake in self.intakes.items():
             intake.writer.close()
-            self.rejected[id] += intake.tally.rejected
             shared.board.settle(id, self.slice.key, intake.tally.counts())
         self.intakes.clear()
         self.committed = self.position
         self.held_since = time.monotonic()
+
+    def _known(self) -> dict[str, Token]:
+        """Each stream's last token, with where the stream stands now.
+
+        A table that was dropped or put back waits for its next publish: what was saved of it is newer.
+        """
+        shared, known = self.shared, {}
+        for id in self.streams:
+            at = self.standing[id] if id in self.behind else self.position
+            last = shared.tokens[id]
+            mark = Mark.of(last) or Mark(at=at, run=shared.state.run, done=False, counts=Counts())
+            position = replace(mark, at=at).to_json()
+            token = last or Token(
+                pipeline=shared.pipeline.id, epoch=shared.state.epoch, sequence=0, position=position
+            )
+            if token.sequence >= shared.sequences.get(id, 0):
+                known[id] = replace(token, position=position)
+        return known
 
     def _publish(self, staged: Mapping[str, Staged], done: bool) -> None:
         shared = self.shared
@@ -236,6 +258,7 @@ class Follower:
             key=self.slice.key,
             position=self.position,
             publications=publications,
+            tokens=self._known() | {p.stream.id: p.token for p in publications},
             slices=(self.slice,),
             source=shared.source,
             target=shared.target,

@@ -31,7 +31,7 @@ from headrace.engine.retry import report
 from headrace.engine.transform import CHANGE_COLUMN, MakeTransform, landing_schema, steps_for
 from headrace.errors import ConfigError, HeadraceError, NotFoundError
 from headrace.model.pipeline import Pipeline, StreamChoice, TransformStep
-from headrace.model.stream import split_name
+from headrace.model.stream import join_name, split_name
 
 if TYPE_CHECKING:
     from headrace.engine.executors import Executor
@@ -130,6 +130,8 @@ def _choice(choices: Sequence[StreamChoice], stream_id: str) -> StreamChoice | N
 
 
 def _missing(name: str, source: Source[Any]) -> HeadraceError:
+    if not set(name) & set("*?[") and (why := source.unreadable(name)):
+        return why
     known = [stream.id for stream in source.discover()]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
         k for k in known if k.endswith(f".{name}")
@@ -178,7 +180,7 @@ def _planned(job: Job, choice: StreamChoice, stream: Stream) -> PlannedStream:
         write=write,
         steps=steps,
         transforms=transforms,
-        fingerprint=_fingerprint(job.pipeline, choice, write, landed),
+        fingerprint=_fingerprint(job.pipeline, choice, write, landed, join_name(namespace, name)),
     )
 
 
@@ -255,15 +257,29 @@ def _check_key(key: tuple[str, ...], landed: pa.Schema, stream: str) -> None:
             )
 
 
-def _fingerprint(pipeline: Pipeline, choice: StreamChoice, write: WriteMode, landed: pa.Schema) -> str:
-    """Equal only if rows staged by an earlier attempt are those that this one would stage."""
+def _fingerprint(
+    pipeline: Pipeline, choice: StreamChoice, write: WriteMode, landed: pa.Schema, table: str
+) -> str:
+    """Equal only if rows staged by an earlier attempt are those that this one would stage.
+
+    It starts with the table, so that `same_table` can tell.
+    """
     parts: Mapping[str, Any] = {
         "choice": repr(choice),
         "write": write,
         "landed": landed.to_string(show_field_metadata=False, show_schema_metadata=False),
         "transforms": [(t.name, repr(sorted(t.settings.items())), t.streams) for t in pipeline.transforms],
     }
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+    return f"{_digest([pipeline.target, table])}.{_digest(parts)}"
+
+
+def _digest(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, default=str).encode()).hexdigest()[:16]
+
+
+def same_table(one: str, other: str) -> bool:
+    """Do the plans behind these two fingerprints write into the same table?"""
+    return one.split(".", maxsplit=1)[0] == other.split(".", maxsplit=1)[0]
 
 
 def _refuse_shared_tables(planned: dict[str, PlannedStream], errors: dict[str, HeadraceError]) -> None:

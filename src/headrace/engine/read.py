@@ -23,6 +23,8 @@ class Pulled:
     bytes: int = 0
 
 
+_WEIGHT = 1024  # bytes that any event takes, however small
+
 _POLL = 0.2  # seconds between looks at the stop signal while waiting
 
 
@@ -45,12 +47,12 @@ class _Channel:
     def put(self, pulled: Pulled) -> bool:
         """False when nobody listens any more."""
         with self.changed:
-            while self.events and self.held + pulled.bytes > self.limit and not self.abandoned:
+            while self.events and self.held + pulled.bytes + _WEIGHT > self.limit and not self.abandoned:
                 self.changed.wait()
             if self.abandoned:
                 return False
             self.events.append(pulled)
-            self.held += pulled.bytes
+            self.held += pulled.bytes + _WEIGHT
             self.changed.notify_all()
             return True
 
@@ -96,7 +98,7 @@ def _consume(channel: _Channel, stop: Stop, patience: float) -> Iterator[Pulled]
             if not channel.events:
                 break
             pulled = channel.events.popleft()
-            channel.held -= pulled.bytes
+            channel.held -= pulled.bytes + _WEIGHT
             channel.changed.notify_all()
         if stop.aborted:
             raise Aborted

@@ -57,10 +57,11 @@ def rewind(job: Job, state: State, stream: str, position: Position, *, dry: bool
             return rewound
         if last.epoch > state.epoch:
             state.raise_epoch(last.epoch + 1)
+        saved = state.load(stream)
+        known = saved.tokens.get(stream) if saved else None
+        sequence = max(last.sequence, known.sequence if known else 0) + 1
         mark = Mark(at=position, run=state.run, done=False, counts=Counts())
-        token = Token(
-            pipeline=job.pipeline.id, epoch=state.epoch, sequence=last.sequence + 1, position=mark.to_json()
-        )
+        token = Token(pipeline=job.pipeline.id, epoch=state.epoch, sequence=sequence, position=mark.to_json())
         # mode append, whatever the pipeline's: a publish of no rows must leave the table as it is
         target.publish(found.landed, WriteMode.APPEND, (), token)
         state.save(stream, position, {stream: token})

@@ -12,7 +12,7 @@ from headrace.connector import Capability, Position, Slice, Staged, StreamRead
 from headrace.engine.commit import Mark, Publication, Work, commit, standing
 from headrace.engine.executors import Executor, Threads
 from headrace.engine.follow import Follower, Shared
-from headrace.engine.plan import Job, PlannedStream, resolve
+from headrace.engine.plan import Job, PlannedStream, resolve, same_table
 from headrace.engine.progress import Board
 from headrace.engine.read import Aborted
 from headrace.engine.retry import report
@@ -21,7 +21,7 @@ from headrace.engine.state import StagedSlice, State
 from headrace.engine.stop import Stop
 from headrace.engine.write import Piece, StagedResult, TooManyRejects, check_limit
 from headrace.errors import Fenced, HeadraceError, OutcomeUnknown, StageLost
-from headrace.model.pipeline import SchemaPolicy
+from headrace.model.pipeline import SchemaPolicy, WriteMode
 from headrace.model.run import StreamProgress, StreamStatus
 from headrace.model.stream import ReadMode
 
@@ -31,13 +31,22 @@ bugs = logging.getLogger("headrace.bugs")
 _POLL = 0.2  # seconds between looks at the stop signal
 
 
+_FATE = {
+    WriteMode.APPEND: "its rows stay, and all of the stream's are added to them",
+    WriteMode.UPSERT: "rows of the same key give way",
+    WriteMode.REPLACE: "all of its rows give way",
+}
+"""What becomes of the rows of a table that this pipeline has never published into."""
+
+
 @dataclass(kw_only=True)
 class Load:
-    """The slices of one stream that are published together."""
+    """The slices of one stream that are published together, and what earlier attempts left over."""
 
     stream: PlannedStream
     slices: Sequence[Slice]
     staged: dict[str, StagedSlice] = field(default_factory=dict)
+    leftovers: list[Staged] = field(default_factory=list)
 
     @property
     def missing(self) -> list[Slice]:
@@ -102,8 +111,12 @@ class _Attempt:
                 self._land(stream)
         loads, followed = self._cut()
         with ThreadPoolExecutor(self.job.pipeline.tuning.parallelism, "headrace-slice") as pool:
-            self._start(pool, loads, followed)
-            self._wait()
+            try:
+                self._start(pool, loads, followed)
+                self._wait()
+            except BaseException:
+                self.shared.stop.abort()  # leaving the pool waits for its threads
+                raise
         if self.fatal:
             raise self.fatal
         return self.board.results()
@@ -118,8 +131,10 @@ class _Attempt:
         self.shared.tokens[stream.id] = token
         self.shared.remember(self.state.load(stream.id))
         mark = Mark.of(token)
-        if mark and mark.done and mark.run == self.state.run:
-            self.board.settle(stream.id, "", mark.counts)
+        if mark is None or mark.run != self.state.run:
+            return
+        self.board.settle(stream.id, "", mark.counts)
+        if mark.done:
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
             self.state.drop_staged(stream.id)
             self.state.log("info", "published by an earlier attempt of this run", stream.id)
@@ -128,6 +143,10 @@ class _Attempt:
         policy = self.job.pipeline.schema_policy
         ours = self.shared.tokens.get(stream.id) is not None
         try:
+            if not ours and self.shared.target.describe(stream.landed) is not None:
+                self.state.log(
+                    "warning", f"{stream.landed.id} was there before: {_FATE[stream.write]}", stream.id
+                )
             landed, found = land(self.shared.target, stream.landed, stream.write, policy, ours=ours)
         except HeadraceError as error:
             self._fail((stream.id,), error)
@@ -169,28 +188,30 @@ class _Attempt:
         return [slice for read in reads for slice in self._slices([read])]
 
     def _load(self, stream: PlannedStream, slices: Sequence[Slice]) -> Load:
-        """A load, with those slices of an earlier attempt that still hold."""
+        """A load, with those slices of an earlier attempt that still hold.
+
+        What was staged before this stream's last publish, or for another table, may be part of a table
+        by now: it is neither published again nor removed.
+        """
         load = Load(stream=stream, slices=slices)
-        earlier = {done.slice.key: done for done in self.state.load_staged(stream.id)}
-        if not earlier:
-            return load
-        stale: list[Staged] = []
-        for slice in slices:
-            done = earlier.pop(slice.key, None)
-            if done is None:
+        token = self.shared.tokens[stream.id]
+        keys = {slice.key for slice in slices}
+        earlier = self.state.load_staged(stream.id)
+        for done in earlier:
+            if not same_table(done.fingerprint, stream.fingerprint) or (token and done.epoch <= token.epoch):
                 continue
-            if done.fingerprint == stream.fingerprint and self.shared.source.holds(
-                done.slice, done.counts.read
+            if (
+                done.slice.key in keys
+                and done.fingerprint == stream.fingerprint
+                and self.shared.source.holds(done.slice, done.counts.read)
             ):
-                load.staged[slice.key] = done
-                self.board.settle(stream.id, slice.key, done.counts)
+                load.staged[done.slice.key] = done
+                self.board.settle(stream.id, done.slice.key, done.counts)
             else:
-                stale.append(done.staged)
-        self.state.drop_staged(stream.id)
-        for done in load.staged.values():
-            self.state.save_staged(stream.id, done)
-        self.shared.target.discard(stream.landed, [*stale, *(done.staged for done in earlier.values())])
-        self.state.log("info", f"{len(load.staged)} of {len(slices)} slices were staged before", stream.id)
+                load.leftovers.append(done.staged)
+        if earlier:
+            said = f"{len(load.staged)} of {len(slices)} slices were staged before"
+            self.state.log("info", said, stream.id)
         return load
 
     def _start(self, pool: ThreadPoolExecutor, loads: Sequence[Load], followed: Sequence[Slice]) -> None:
@@ -201,8 +222,10 @@ class _Attempt:
             for slice in load.missing:
                 self.work[pool.submit(self._stage, load, slice)] = load
         for load in loads:
-            if not load.missing:
-                self._publish(load)
+            try:
+                self._go_on(load)
+            except Exception as error:
+                self._fail((load.stream.id,), error)
 
     def _follow(self, slice: Slice, ids: Sequence[str]) -> bool:
         if self.shared.stop.draining:
@@ -263,8 +286,13 @@ class _Attempt:
         self.board.settle(id, done.slice.key, done.counts)
         if self._ended(id):
             return
+        self._go_on(load)
+
+    def _go_on(self, load: Load) -> None:
+        """Publish the load if nothing of it is missing. Raises TooManyRejects."""
+        id = load.stream.id
         check_limit(id, self.board.counts(id).rejected, self.job.pipeline.tuning.reject_limit)
-        if not load.missing:
+        if not load.missing and not self.shared.stop.aborted:
             self._publish(load)
 
     def _publish(self, load: Load) -> None:
@@ -276,6 +304,7 @@ class _Attempt:
             key=stream.id,
             position=load.until,
             publications=(Publication(stream=stream, staged=staged, token=token),),
+            tokens={stream.id: token},
             slices=load.slices,
             source=shared.source,
             target=shared.target,
@@ -293,6 +322,17 @@ class _Attempt:
         else:
             shared.tokens[stream.id] = token
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
+            self._tidy(load)
+
+    def _tidy(self, load: Load) -> None:
+        """Only now are leftovers safe to remove: a worker that still means to publish them is fenced off."""
+        if not load.leftovers:
+            return
+        try:
+            self.shared.target.discard(load.stream.landed, load.leftovers)
+        except HeadraceError as error:
+            said = f"what an earlier attempt had staged is left over: {error.message}"
+            self.state.log("warning", said, load.stream.id)
 
     def _ended(self, id: str) -> bool:
         return self.board.status(id).ended

@@ -65,6 +65,17 @@ def _fits(narrow: pa.DataType, wide: pa.DataType) -> bool:
     return bool(both.field(0).type == wide)
 
 
+def _check_key(stream: Stream, mode: WriteMode, table: pa.Schema) -> None:
+    missing = [name for name in stream.primary_key if name not in table.names]
+    if mode is WriteMode.UPSERT and missing:
+        raise ConfigError(
+            "schema.key_missing",
+            f"the table of {stream.id} has no column {missing[0]!r}, which is of the key",
+            field="schema_policy",
+            remedy="Let the table evolve (schema_policy: evolve), or name another key.",
+        )
+
+
 def land(
     target: Target[Any], stream: Stream, mode: WriteMode, policy: SchemaPolicy, *, ours: bool
 ) -> tuple[Stream, Difference]:
@@ -100,6 +111,7 @@ def land(
                 field="schema_policy",
                 remedy="Cast the column in a transform, or let the table evolve (schema_policy: evolve).",
             )
+        _check_key(stream, mode, table)
         stream = replace(stream, schema=pa.schema([f for f in stream.schema if f.name in table.names]))
     target.prepare(stream, mode)
     return stream, found

@@ -34,7 +34,7 @@ class State(Protocol):
         """The slices of the stream's unpublished load that earlier attempts staged."""
 
     def save_staged(self, stream: str, done: StagedSlice) -> None:
-        """Remember a staged slice; the same slice key again takes its place."""
+        """Remember a staged slice, with our epoch; the same slice key again takes its place."""
 
     def drop_staged(self, stream: str) -> None:
         """The load was published or given up."""
@@ -43,7 +43,7 @@ class State(Protocol):
         """The last checkpoint of a slice."""
 
     def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
-        """Remember a slice's checkpoint and the tokens published with it, by stream id."""
+        """Remember a slice's checkpoint and a token for each of its streams, by stream id (see `Saved`)."""
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         """Store dead letters; the same `stream` and `where` of this pipeline is stored once."""

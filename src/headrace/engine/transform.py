@@ -66,7 +66,7 @@ def conform(batch: Batch, schema: pa.Schema) -> Batch:
         batch.stream,
         pa.RecordBatch.from_arrays(columns, schema=schema),
         batch.changes,
-        batch.unchanged,
+        batch.unchanged and {name: cells for name, cells in batch.unchanged.items() if name in schema.names},
         batch.rejects,
         batch.skipped,
     )

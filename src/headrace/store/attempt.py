@@ -53,7 +53,6 @@ class Attempt:
         self._database = database
         self.run = run
         self._lease = lease
-        self._epoch = lease.epoch
         self._waiting = threading.Lock()
         self._flushing = threading.Lock()
         self._lines: deque[dict[str, Any]] = deque(maxlen=_WAITING_LINES)
@@ -89,6 +88,7 @@ class Attempt:
                 staged=Staged.from_json(row.staged),
                 counts=Counts.from_json(row.counts),
                 fingerprint=row.fingerprint,
+                epoch=row.epoch,
             )
             for row in rows
         ]
@@ -122,11 +122,17 @@ class Attempt:
             if position is None:
                 return None
             rows = transaction.execute(
-                select(tokens.c.stream, tokens.c.sequence).where(
-                    tokens.c.pipeline == mine, tokens.c.slice == slice_key
-                )
+                select(tokens).where(tokens.c.pipeline == mine, tokens.c.slice == slice_key)
             )
-            return Saved(position=position, sequences={row.stream: row.sequence for row in rows})
+            return Saved(
+                position=position,
+                tokens={
+                    row.stream: Token(
+                        pipeline=mine, epoch=row.epoch, sequence=row.sequence, position=row.position
+                    )
+                    for row in rows
+                },
+            )
 
     def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
         """Raises ConflictError (`store.sequence_regressed`), and saves nothing, when a sequence goes down."""
@@ -213,7 +219,8 @@ class Attempt:
             yield transaction
 
     def _begin(self) -> None:
-        with self._write() as transaction:
+        with self._database.write() as transaction:
+            self._epoch = hold(transaction, self._lease)  # an earlier attempt may have raised it
             run = lock_run(transaction, self.run, self._lease)
             if run.status != RunStatus.RUNNING:
                 raise ConflictError(

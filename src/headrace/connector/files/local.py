@@ -99,7 +99,15 @@ class LocalStorage(Storage):
         """Where a key is written; makes its folder. A symlink in the way is replaced, not followed."""
         self._path(key)
         path = self._folder / key
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+            raise ConfigError(
+                "storage.no_folder",
+                f"the folder {path.parent} can't be made: {error.strerror}",
+                field="url",
+                remedy="Name a folder that is there or can be made.",
+            ) from None
         return self._inside(Path(os.path.realpath(path.parent)), key) / path.name
 
     def _inside(self, path: Path, shown: str) -> Path:

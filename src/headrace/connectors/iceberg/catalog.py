@@ -62,6 +62,14 @@ def open_catalog(config: IcebergConfig) -> Catalog:
     return _open_sql(config.catalog_name, {k: v for k, v in properties.items() if v})
 
 
+def unmade(config: IcebergConfig) -> bool:
+    """Is the catalogue a SQLite file that is not there? To open it would be to make it."""
+    if config.catalog_type != "sql":
+        return False
+    url = make_url(_database(config))
+    return url.get_backend_name() == "sqlite" and bool(url.database) and not Path(str(url.database)).exists()
+
+
 def warehouse(config: IcebergConfig) -> str | None:
     """The warehouse's URL; a plain folder becomes a file URL."""
     if not config.warehouse or config.catalog_type == "rest":
@@ -278,7 +286,15 @@ def _open_sql(name: str, properties: dict[str, str]) -> SqlCatalog:
 
 def _prepare_sqlite(file: Path) -> None:
     """Readers and one writer at a time: the journal mode stays with the file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        raise ConfigError(
+            "iceberg.no_folder",
+            f"the folder {file.parent} can't be made: {error.strerror}",
+            field="warehouse",
+            remedy="Name a folder that is there or can be made.",
+        ) from None
     with (
         contextlib.suppress(sqlite3.OperationalError),
         contextlib.closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as database,

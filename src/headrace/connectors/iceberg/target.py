@@ -29,6 +29,7 @@ from headrace.connectors.iceberg.catalog import (
     location,
     open_catalog,
     translated,
+    unmade,
     warehouse,
 )
 from headrace.connectors.iceberg.commit import Change, check_staged, commit, token_in
@@ -165,6 +166,8 @@ class IcebergTarget(Target[IcebergConfig]):
         return self._catalog.load_table(identifier(self.config, stream))
 
     def _find(self, stream: Stream) -> Table | None:
+        if self._opened is None and unmade(self.config):
+            return None
         with translated("reading the table"):
             try:
                 return self._load(stream)

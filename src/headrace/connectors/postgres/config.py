@@ -189,7 +189,7 @@ with warnings.catch_warnings():
                 raise ConfigError(
                     "postgres.url",
                     "the address is not one of a PostgreSQL database",
-                    remedy="Write postgresql://user:password@host:port/database; %-encode what is special.",
+                    remedy="Write postgresql://me:${PGPASSWORD}@host:5432/name; %-encode what is special.",
                 )
             raw: dict[str, Any] = {"host": unquote(parts.hostname or "")}
             if port:

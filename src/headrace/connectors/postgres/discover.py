@@ -249,7 +249,7 @@ def _table(*row: Any) -> Table:
         parent=parent,
         whole=whole,
         rows=int(rows) if rows >= 0 and kind != "v" and (rows or pages) else None,
-        bytes=pages * _PAGE if stored else None,
+        bytes=pages * _PAGE if stored and pages else None,
     )
 
 

@@ -19,6 +19,7 @@ from headrace.model.stream import join_name
 
 _MOST = 64  # slices a relation
 _LEAST = 1024  # pages a slice: 8 MiB as servers are built
+_FEW, _AMPLE = 8, 8192  # a slice costs about 20 ms: that few are enough until one has that many pages
 _TID_SCANS = 140_000  # the first version that reads a range of pages without the rest of the table
 
 _LEAVES = """
@@ -174,7 +175,7 @@ def cut(
 def _ranges(leaf: Leaf, version: int) -> Iterator[tuple[int, int | None]]:
     """Page ranges in steps of a power of two, so that a table which grows keeps its first ranges."""
     pages, step = leaf.pages or 0, _LEAST
-    while step * _MOST < pages:
+    while step * (_FEW if step < _AMPLE else _MOST) < pages:
         step *= 2
     if version < _TID_SCANS:
         step = max(pages, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from psycopg import sql
 
 from headrace.connector import Batch, Reject, StreamRead
 from headrace.connectors.postgres.condition import parenthesised
-from headrace.connectors.postgres.decode import Bad, Ints, blocks, decode
+from headrace.connectors.postgres.decode import Block, Garbled
 from headrace.connectors.postgres.discover import Column, Table
+from headrace.connectors.postgres.receive import blocks
 from headrace.connectors.postgres.session import Session
 from headrace.connectors.postgres.types import Image, Kind
 from headrace.errors import TransientError
@@ -86,12 +87,18 @@ class Selected:
         if session.info.parameter_status("server_encoding") == "SQL_ASCII":
             # such a database holds any bytes, and would fail the whole copy for one that is not UTF-8
             session.execute("SET LOCAL client_encoding TO 'SQL_ASCII'")
-        with session.cursor() as cursor, cursor.copy(command) as copy:
-            for block, starts in blocks(copy, len(images)):
-                rows, bad = decode(block, starts, names, images)
-                yield self._batch(rows, bad, block, starts)
+        try:
+            for block in blocks(session, command, names, images):
+                yield self._batch(block) if block else Batch.of(self.read.stream, ())  # or a sign of life
+        except Garbled as error:
+            raise TransientError(
+                "postgres.copy_garbled",
+                f"{self.table.id}: what came are not the rows that were asked for: {error}",
+                remedy="If this comes again, look at what lies between Headrace and the server.",
+            ) from None
 
-    def _batch(self, rows: pa.RecordBatch, bad: Sequence[Bad], block: bytes, starts: Ints) -> Batch:
+    def _batch(self, block: Block) -> Batch:
+        data, starts, rows, bad = block
         chosen = rows.columns[: len(self.columns)]
         schema = self.read.stream.schema
         good = pa.RecordBatch.from_arrays(chosen, schema=schema) if chosen else rows
@@ -108,8 +115,8 @@ class Selected:
                     column.name: texts.get((b.row, number)) or _shown(rows.column(number)[b.row])
                     for number, column in enumerate(self.columns)
                 }
-                end = starts[b.row + 1] if b.row + 1 < len(starts) else len(block)
-                where = self._where(rows, b.row, block[starts[b.row] : end])
+                end = starts[b.row + 1] if b.row + 1 < len(starts) else len(data)
+                where = self._where(rows, b.row, data[starts[b.row] : end].tobytes())
                 reason = f"{name} is {b.text}: {b.reason}"
                 rejects[b.row] = Reject(
                     stream=self.read.stream.id, code=b.code, reason=reason, where=where, row=shown

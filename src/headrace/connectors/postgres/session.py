@@ -46,7 +46,6 @@ _SETTINGS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "lock_timeout": "30s",
-    "lc_messages": "C",
 }
 
 
@@ -127,14 +126,13 @@ def _key_files(tls: Tls, stack: contextlib.ExitStack) -> dict[str, str]:
 
 
 def _settle(session: Session) -> None:
-    """Fix what the text of a value depends on; a setting that the role may not set keeps its default."""
-    names = [n for n in _SETTINGS if n != "lc_messages"]
+    settings = dict(_SETTINGS)
+    if session.info.server_version >= 170_000:
+        settings["transaction_timeout"] = "0"
     session.execute(
-        "SELECT " + ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in names),
-        [word for name in names for word in (name, _SETTINGS[name])],
+        "SELECT " + ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings),
+        [word for setting in settings.items() for word in setting],
     )
-    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
-        session.execute("SELECT pg_catalog.set_config('lc_messages', 'C', false)")
 
 
 @contextlib.contextmanager
@@ -174,9 +172,13 @@ def _connection_error(text: str, config: PostgresConfig) -> HeadraceError:
     if says("password authentication failed|no password supplied|authentication failed for user"):
         return AuthError(
             "postgres.auth.password",
-            f"{where} refuses the password of role {config.username!r}",
+            f"{where} refuses the password of role {config.username!r}"
+            if config.password
+            else f"{where} asks for the password of role {config.username!r}, and none was given",
             field="password",
-            remedy="Check username and password; a role that does not exist is refused in the same words.",
+            remedy="Check username and password; a role that does not exist is refused in the same words."
+            if config.password
+            else "Put ${NAME} of an environment variable there, as in postgresql://me:${PGPASSWORD}@host/database.",
         )
     if says('role ".*" (does not exist|is not permitted to log in)'):
         return AuthError(
@@ -235,7 +237,7 @@ def _connection_error(text: str, config: PostgresConfig) -> HeadraceError:
             remedy="Give the PEM text of the authority's certificate.",
         )
     if says("name or service not known|could not translate host|nodename nor|failed to resolve|no address"):
-        return ConfigError(
+        return TransientError(
             "postgres.host_unknown",
             f"there is no host {config.host!r}",
             field="host",

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import psycopg
@@ -29,7 +30,9 @@ from headrace.connectors.postgres.incremental import Reader
 from headrace.connectors.postgres.load import Bounds, Snapshot
 from headrace.connectors.postgres.rows import Selected
 from headrace.connectors.postgres.session import Session, connect, translated
+from headrace.connectors.postgres.wire import QUIET
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
+from headrace.model.stream import split_name
 
 _OLDEST_SERVER = 120_000
 
@@ -112,34 +115,37 @@ class PostgresSource(Source[PostgresConfig]):
                 loads.append(read)
             else:
                 found.append(Slice(key=read.stream.id, reads=(read,)))
-        if not loads:
-            return found
-        with translated(self.config):
-            session = connect(self.config)
-            with contextlib.ExitStack() as undo:
-                undo.callback(session.close)
-                snapshot = load.export(session)
-                names = [_name(read.stream) for read in loads]
-                tables = discover.named(session, names)
-                leaves = load.leaves(session, list(tables.values()))
-                for read, name in zip(loads, names, strict=True):
-                    try:
-                        with translated(self.config, table=read.stream.id, filter=read.filter):
-                            if name not in tables:
-                                raise discover.missing(session, *name)
-                            selected = Selected.of(tables[name], read)
-                            until: Position = {"snapshot": snapshot.name}
-                            if read.mode is ReadMode.INCREMENTAL:
-                                with session.transaction():  # an error leaves the snapshot to the others
-                                    until = Reader(session, snapshot, selected, {}).position()
-                            found += load.cut(session, snapshot, selected, leaves[selected.table.oid], until)
-                    except HeadraceError as error:
-                        if len(reads) == 1 or session.closed:
-                            raise
-                        self._refused[read.stream.id] = error
-                        found.append(Slice(key=read.stream.id, reads=(read,)))
-                undo.pop_all()
-                self._holding.append((session, snapshot))
+        return found + self._cut(loads, alone=len(reads) == 1) if loads else found
+
+    def _cut(self, reads: Sequence[StreamRead], *, alone: bool) -> list[Slice]:
+        """The slices of loads, all under one snapshot."""
+        found: list[Slice] = []
+        session = connect(self.config)
+        with contextlib.ExitStack() as undo, translated(self.config):
+            undo.callback(session.close)
+            snapshot = load.export(session)
+            names = [_name(read.stream) for read in reads]
+            tables = discover.named(session, names)
+            leaves = load.leaves(session, list(tables.values()))
+            for read, name in zip(reads, names, strict=True):
+                try:
+                    with translated(self.config, table=read.stream.id, filter=read.filter):
+                        if name not in tables:
+                            raise discover.missing(session, *name)
+                        selected = Selected.of(tables[name], read)
+                        until: Position = {"snapshot": snapshot.name}
+                        if read.mode is ReadMode.INCREMENTAL:
+                            with session.transaction():  # an error leaves the snapshot to the others
+                                until = Reader(session, snapshot, selected, {}).position()
+                        pieces = load.cut(session, snapshot, selected, leaves[selected.table.oid], until)
+                        found += list(pieces)
+                except HeadraceError as error:
+                    if alone or session.closed:
+                        raise
+                    self._refused[read.stream.id] = error
+                    found.append(Slice(key=read.stream.id, reads=(read,)))
+            undo.pop_all()
+        self._holding.append((session, snapshot))
         return found
 
     def holds(self, slice: Slice, rows: int) -> bool:
@@ -187,7 +193,15 @@ class PostgresSource(Source[PostgresConfig]):
     def _follow(self, session: Session, read: StreamRead, since: Position) -> Iterator[Event]:
         load.begin(session)
         reader = Reader(session, load.current(session), self._selected(session, read), since)
-        until = reader.position()
+        with ThreadPoolExecutor(1) as pool:
+            looking = pool.submit(reader.position)
+            try:
+                while not wait([looking], QUIET).done:
+                    yield Checkpoint(since)
+            finally:
+                if not looking.done():
+                    _end(session)
+            until = looking.result()
         query = reader.query(until)
         if query is not None:
             yield from reader.selected.batches(session, query)
@@ -200,6 +214,14 @@ class PostgresSource(Source[PostgresConfig]):
             raise discover.missing(session, *name)
         return Selected.of(tables[name], read)
 
+    def unreadable(self, name: str) -> HeadraceError | None:
+        parts = split_name(name)
+        if len(parts) != 2:
+            return None
+        with translated(self.config), self._session() as session:
+            why = discover.missing(session, *parts)
+        return why if isinstance(why, AuthError) else None
+
     def order(self, position: Position) -> tuple[Any, ...]:
         return incremental.order(position)
 
@@ -207,14 +229,7 @@ class PostgresSource(Source[PostgresConfig]):
         with self._lock:
             busy = list(self._busy)
         for session in busy:
-            with contextlib.suppress(psycopg.Error, OSError):
-                session.cancel_safe(timeout=1)
-        for session in busy:  # a server that is cut off hears no cancel
-            with (
-                contextlib.suppress(psycopg.Error, OSError),
-                socket.socket(fileno=os.dup(session.fileno())) as end,
-            ):
-                end.shutdown(socket.SHUT_RDWR)
+            _end(session)
 
     def close(self) -> None:
         self.interrupt()
@@ -236,8 +251,9 @@ class PostgresSource(Source[PostgresConfig]):
         fit = False
         try:
             yield session
-            session.rollback()
-            fit = True
+            with contextlib.suppress(psycopg.Error):
+                session.rollback()  # fails on a session that broke after the work was done: it is not kept
+                fit = True
         finally:
             with self._lock:
                 self._busy.discard(session)
@@ -245,6 +261,21 @@ class PostgresSource(Source[PostgresConfig]):
                     self._idle.append(session)
             if not fit:
                 session.close()
+
+
+def _end(session: Session) -> None:
+    """Make what another thread waits for on this session end now; a server that is away hears no cancel."""
+    with contextlib.suppress(psycopg.Error, OSError):
+        session.cancel_safe(timeout=1)
+    _shut(session)
+
+
+def _shut(session: Session) -> None:
+    with (
+        contextlib.suppress(psycopg.Error, OSError),
+        socket.socket(fileno=os.dup(session.fileno())) as end,
+    ):
+        end.shutdown(socket.SHUT_RDWR)
 
 
 def _name(stream: Stream) -> tuple[str, str]:

@@ -55,7 +55,8 @@ class PostgresTarget(Target[PostgresConfig]):
     def check(self) -> None:
         query = """
         SELECT pg_catalog.pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on',
-               (SELECT pg_catalog.has_schema_privilege(oid, 'CREATE, USAGE')
+               (SELECT pg_catalog.has_schema_privilege(oid, 'CREATE')
+                       AND pg_catalog.has_schema_privilege(oid, 'USAGE')
                 FROM pg_catalog.pg_namespace WHERE nspname = %s),
                pg_catalog.has_database_privilege(current_database(), 'CREATE')
         """
