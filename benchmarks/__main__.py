@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import executors, reading
+from benchmarks import executors, reading, upsert
 
 PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "executors": executors.measure,
     "reading": reading.measure,
+    "upsert": upsert.measure,
 }
 
 

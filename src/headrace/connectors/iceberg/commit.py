@@ -39,6 +39,7 @@ ATTEMPTS = 25
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 ANCESTORS = 100
 PROPERTY = "headrace.token."
+LASTS = 12 * 60 * 60  # seconds for which no maintenance takes what was staged for an orphan
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,22 @@ class Change:
     """What a commit does to a table.
 
     `removed` are paths of data files and delete files, None means all there are; `deletes` are new
-    position-delete files, good for the very snapshot that the change was planned on.
+    position-delete files, good for the very snapshot that the change was planned on; `rewrites` says
+    that the table's rows stay what they are.
     """
 
     added: Sequence[DataFile] = ()
     removed: Collection[str] | None = frozenset()
     deletes: Sequence[DataFile] = ()
+    rewrites: bool = False
 
 
-def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: Token) -> None:
+def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], token: Token | None) -> None:
     """Commit what `plan` says of the table as it is then; again on conflict, with a fresh look each time.
 
-    Raises Fenced by the token found in the table, OutcomeUnknown when the reply was lost and the token
+    A plan of None ends it. Maintenance has no token: it is no pipeline's publish.
+
+    Raises Fenced by the token found in the table, OutcomeUnknown when the reply was lost and our commit
     cannot be seen, TransientError when others kept getting in between; nothing happened but in the second.
     """
     tried: Swap | None = None
@@ -66,10 +71,13 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
             table = load()
         if tried is not None and not tried.refused(table):
             return
-        if not token.supersedes(token_in(table, token.pipeline)):
+        if token is not None and not token.supersedes(token_in(table, token.pipeline)):
             return
         with translated("planning the commit"):
-            transaction, tried = _prepare(table, plan(table), token)
+            change = plan(table)
+            if change is None:
+                return
+            transaction, tried = _prepare(table, change, token)
         try:
             transaction.commit_transaction()
             return
@@ -94,13 +102,37 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
 
 
 def check_staged(table: Table, staged: Sequence[Staged]) -> None:
-    """Raise StageLost if rows were staged for a table that another one has replaced since."""
+    """Raise StageLost if the table was replaced by another, or old staged files cleared away, meanwhile."""
     if any(one.detail["table"] != str(table.metadata.table_uuid) for one in staged):
         raise StageLost(
             "iceberg.table_replaced",
             f"the table {'.'.join(table.name())} was dropped and made anew after rows had been staged for it",
             remedy="Nothing to do: the rows are read again.",
         )
+    long_ago = time.time() - LASTS
+    for one in staged:
+        if one.detail.get("at", 0) > long_ago:
+            continue
+        for path in (*[file["path"] for file in one.detail["files"]], *one.detail["keys"]):
+            if not table.io.new_input(path).exists():
+                raise StageLost(
+                    "iceberg.stage_cleared",
+                    f"rows staged for {'.'.join(table.name())} waited so long that they were cleared away",
+                    remedy="Nothing to do: the rows are read again.",
+                )
+
+
+def tokens_said(table: Table) -> dict[str, str]:
+    """The properties that pipelines need whose last token stands in a snapshot alone."""
+    said = [s.summary.additional_properties for s in table.metadata.snapshots if s.summary]
+    names = {found for one in said if (found := one.get("headrace.pipeline"))}
+    missing = {name for name in names if not table.properties.get(PROPERTY + name)}
+    tokens = {name: token_in(table, name) for name in missing}
+    return {
+        PROPERTY + name: json.dumps(token.to_json(), ensure_ascii=False)
+        for name, token in tokens.items()
+        if token
+    }
 
 
 def token_in(table: Table, pipeline: str) -> Token | None:
@@ -121,38 +153,45 @@ def token_in(table: Table, pipeline: str) -> Token | None:
     return None
 
 
-def _prepare(table: Table, change: Change, token: Token) -> tuple[Transaction, Swap]:
+def _prepare(table: Table, change: Change, token: Token | None) -> tuple[Transaction, Swap]:
     transaction = _Transaction(table)
-    position = json.dumps(token.position, ensure_ascii=False, separators=(",", ":"))
-    swap = Swap(
-        transaction,
-        change,
-        {
-            "headrace.pipeline": token.pipeline,
-            "headrace.epoch": str(token.epoch),
-            "headrace.sequence": str(token.sequence),
-            "headrace.position": position,
-        },
-    )
+    swap = Swap(transaction, change, _said(token) if token else {})
     try:
         swap.commit()
     except Exception:
         swap.clean()
         raise
-    transaction.set_properties({PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)})
+    if token:
+        transaction.set_properties(
+            {PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)}
+        )
     # With producers registered, pyiceberg answers a conflict by rebasing and committing again, without
     # a look at our token; without any it raises at once.
     transaction._snapshot_producers.clear()
     return transaction, swap
 
 
-def _look(load: Callable[[], Table], token: Token, tried: Swap, error: Exception) -> None:
+def _said(token: Token) -> dict[str, str]:
+    """The token as the snapshot's summary has it."""
+    return {
+        "headrace.pipeline": token.pipeline,
+        "headrace.epoch": str(token.epoch),
+        "headrace.sequence": str(token.sequence),
+        "headrace.position": json.dumps(token.position, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
+def _look(load: Callable[[], Table], token: Token | None, tried: Swap, error: Exception) -> None:
     """Return if our commit is there, else leave the question open: it may yet arrive."""
     landed = False
     with contextlib.suppress(Exception):
         table = load()
-        last = token_in(table, token.pipeline)
-        same = last is not None and (last.epoch, last.sequence) == (token.epoch, token.sequence)
+        last = token_in(table, token.pipeline) if token else None
+        same = (
+            token is not None
+            and last is not None
+            and (last.epoch, last.sequence) == (token.epoch, token.sequence)
+        )
         landed = same or table.metadata.snapshot_by_id(tried.snapshot_id) is not None
     if not landed:
         raise OutcomeUnknown(
@@ -195,6 +234,7 @@ class Swap(_MergeAppendFiles):
         super().__init__(operation, transaction, transaction._table.io, snapshot_properties=properties)
         self._removed = change.removed
         self._deletes = change.deletes
+        self._rewrites = change.rewrites
         self._untouched: list[ManifestFile] = []
         self._remaining: list[tuple[int, ManifestContent, list[ManifestEntry]]] = []
         for file in change.added:
@@ -279,10 +319,13 @@ class Swap(_MergeAppendFiles):
         for file in self._deleted_data_files:
             collector.remove_file(file, metadata.schema())
         parent = metadata.current_snapshot()
-        return update_snapshot_summaries(
+        summary = update_snapshot_summaries(
             Summary(operation=self._operation, **collector.build(), **snapshot_properties),
             parent.summary if parent else None,
         )
+        if self._rewrites:  # pyiceberg counts for three kinds of operation, and this is the fourth
+            return Summary(operation=Operation.REPLACE, **summary.additional_properties)
+        return summary
 
     def _as(self, status: ManifestEntryStatus, entry: ManifestEntry) -> ManifestEntry:
         arguments: dict[str, Any] = {

@@ -93,7 +93,7 @@ class TableIndex:
         self._manifests: dict[str, tuple[list[LiveFile], list[LiveFile]]] = {}
         self._found: dict[str, Keys] = {}
         self._dead: dict[str, Numbers] = {}
-        self._applied: set[str] = set()
+        self._applied: dict[str, frozenset[str]] = {}
 
     def look(self, table: Table, key: Sequence[str] = ()) -> None:
         """Learn what the table's current snapshot holds; `key` names the columns to find rows by."""
@@ -118,19 +118,24 @@ class TableIndex:
     def dead(self, table: Table) -> Mapping[str, Numbers]:
         """The deleted rows of each data file that has any, ascending, as of the last look."""
         files = {file.path: file for file in self.deletes}
-        if not self._applied <= files.keys():
-            self._dead, self._applied = {}, set()
+        if not self._applied.keys() <= files.keys():
+            self._dead, self._applied = {}, {}
         live = {file.path: file.sequence for file in self.data}
         parts: dict[str, list[Numbers]] = {}
-        for path in files.keys() - self._applied:
-            for of, rows in _read_positions(table.io, files[path]):
+        for path in files.keys() - self._applied.keys():
+            positions = list(_read_positions(table.io, files[path]))
+            self._applied[path] = frozenset(of for of, _ in positions)
+            for of, rows in positions:
                 if live.get(of, files[path].sequence + 1) <= files[path].sequence:
                     parts.setdefault(of, []).append(rows)
-            self._applied.add(path)
         for of, more in parts.items():
             self._dead[of] = np.unique(np.concatenate([self._dead.get(of, _NONE), *more]))
         self._dead = {path: rows for path, rows in self._dead.items() if path in live}
         return self._dead
+
+    def named(self) -> Mapping[str, frozenset[str]]:
+        """The data files that each delete file names, as of the last `dead`."""
+        return self._applied
 
     def find(self, table: Table, wanted: pa.Table) -> Iterator[tuple[LiveFile, Numbers]]:
         """The rows whose key is in `wanted`, deleted ones included: file by file, ascending."""
@@ -142,7 +147,7 @@ class TableIndex:
                     yield file, rows
 
     def forget(self) -> None:
-        self._found, self._dead, self._applied, self._manifests = {}, {}, set(), {}
+        self._found, self._dead, self._applied, self._manifests = {}, {}, {}, {}
         self._shape, self.bytes = None, 0
 
     def _keys(self, table: Table, file: LiveFile) -> Keys:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -21,7 +21,17 @@ from pyiceberg.io import load_file_io
 from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
 
-from headrace.connector import Slice, Staged, Stream, Target, Token, WriteMode, Writer
+from headrace.connector import (
+    Maintained,
+    Maintenance,
+    Slice,
+    Staged,
+    Stream,
+    Target,
+    Token,
+    WriteMode,
+    Writer,
+)
 from headrace.connectors.iceberg import types
 from headrace.connectors.iceberg.catalog import (
     Identifier,
@@ -36,6 +46,7 @@ from headrace.connectors.iceberg.commit import Change, check_staged, commit, tok
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.live import Indexes
+from headrace.connectors.iceberg.maintain import maintain
 from headrace.connectors.iceberg.partition import make_spec
 from headrace.connectors.iceberg.upsert import Upsert
 from headrace.connectors.iceberg.write import IcebergWriter, quietly, remove
@@ -148,6 +159,11 @@ class IcebergTarget(Target[IcebergConfig]):
         logs = [log for one in staged for log in one.detail["keys"]]
         if unused or logs:
             remove(self._load(stream).io, [*unused, *logs])
+
+    def maintain(self, wanted: Maintenance) -> Iterator[Maintained]:
+        """Compact, expire and clear the tables, beside whoever else writes them."""
+        size = self.config.target_file_size_mb << 20
+        return maintain(self._catalog, wanted, self.config.namespace, size)
 
     def close(self) -> None:
         with self._lock:

@@ -5,6 +5,7 @@ An upsert also leaves a key log beside them: the key of every event, its order, 
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -280,7 +281,12 @@ class IcebergWriter(Writer):
             rows=self._events,
             bytes=sum(file["size"] for file in self._done),
             truncates=self._truncates,
-            detail={"table": str(self._table.metadata.table_uuid), "files": self._done, "keys": self._logs},
+            detail={
+                "table": str(self._table.metadata.table_uuid),
+                "at": int(time.time()),
+                "files": self._done,
+                "keys": self._logs,
+            },
         )
         self._done, self._logs = [], []
         return staged
