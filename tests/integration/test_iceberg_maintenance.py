@@ -179,7 +179,11 @@ def test_an_upsert_whose_files_are_compacted_meanwhile_takes_the_new_ones(lake: 
     expected = history(lake)
     other = Lake(tmp_path / "lake")
     staged = lake.stage(ORDERS, UPSERT, [{"id": 3, "note": "newest"}, {"id": 15}], [UPD, DEL])
-    interfere(lake, before=lambda: maintain(other, COMPACT) and None)
+
+    def meanwhile() -> None:
+        assert maintain(other, COMPACT)["compact"]["files_in"] == 5
+
+    interfere(lake, before=meanwhile)
     lake.publish(ORDERS, UPSERT, staged)
     del expected[15]
     assert notes(lake) == expected | {3: "newest"}
@@ -299,6 +303,17 @@ def test_only_old_files_that_nothing_names_are_orphans(lake: Lake, tmp_path: Pat
     assert on_disk(tmp_path) == named | {str(other)}
     lake.publish(ORDERS, UPSERT, staged)
     assert notes(lake) == expected | {1: "staged"}
+
+
+def test_a_table_whose_files_may_not_be_removed_keeps_them(lake: Lake) -> None:
+    history(lake)
+    catalog = lake.foreign()
+    with catalog.load_table(("public", "orders")).transaction() as transaction:
+        transaction.set_properties({"gc.enabled": "false"})
+    catalog.close()
+    lake.stage(ORDERS, APPEND, [{"id": 1}])
+    done = maintain(lake, replace(EXPIRE, orphans=True, orphans_after=0))
+    assert (done["expire"]["snapshots_out"], done["orphans"]["files_removed"]) == (0, 0)
 
 
 def age(path: str, days: float) -> None:

@@ -35,7 +35,7 @@ def expire(load: Callable[[], Table], wanted: Maintenance) -> Mapping[str, int]:
     with translated("expiring snapshots"):
         for _ in range(ATTEMPTS):
             table = load()
-            old = _expired(table, wanted)
+            old = _expired(table, wanted) if _may_clear(table) else []
             gone = _only_in(table, old)
             if wanted.dry_run or not old:
                 return {"snapshots_out": len(old), "files_removed": len(gone)}
@@ -65,7 +65,8 @@ def clear(load: Callable[[], Table], wanted: Maintenance) -> Mapping[str, int]:
     """
     with translated("looking for orphans"):
         table = load()
-        found = list(_old_files(table, time.time() - wanted.orphans_after * DAY))
+        before = time.time() - wanted.orphans_after * DAY
+        found = list(_old_files(table, before)) if _may_clear(table) else []
         counts = {"files_removed": 0, "bytes_removed": 0}
         for start in range(0, len(found), CHUNK):
             chunk, table = found[start : start + CHUNK], load()
@@ -76,6 +77,11 @@ def clear(load: Callable[[], Table], wanted: Maintenance) -> Mapping[str, int]:
             counts["files_removed"] += len(orphans)
             counts["bytes_removed"] += sum(size for _, size in orphans)
         return counts
+
+
+def _may_clear(table: Table) -> bool:
+    """Does the table's owner let files be removed? Where several tables share files, nobody may."""
+    return table.properties.get("gc.enabled", "true").lower() != "false"
 
 
 def _expired(table: Table, wanted: Maintenance) -> list[Snapshot]:
