@@ -15,7 +15,7 @@ import pytest
 from pyiceberg.manifest import ManifestContent
 from pyiceberg.table import Table
 
-from headrace.connector import Change, WriteMode
+from headrace.connector import Change, Maintenance, WriteMode
 from headrace.connectors.iceberg import keys, live
 from tests.integration.iceberg_foreign import delete_files, delete_position
 from tests.integration.iceberg_lake import Lake, stream
@@ -293,6 +293,22 @@ def test_many_commits_do_not_leave_as_many_manifests_of_deletes(lake: Lake) -> N
     assert len(delete_files(table)) == 12
 
 
+def test_a_file_to_be_removed_is_found_in_a_manifest_that_was_merged_meanwhile(lake: Lake) -> None:
+    lake.load(ORDERS, UPSERT, [{"id": 1, "note": "old"}, {"id": 2, "note": "old"}])
+    lake.load(ORDERS, UPSERT, [{"id": 3, "note": "old"}])
+    staged = lake.stage(ORDERS, UPSERT, [{"id": 3, "note": "new"}])
+
+    def merge(table: Table) -> None:
+        with table.transaction() as transaction:
+            transaction.set_properties({"commit.manifest.min-count-to-merge": "1"})
+        table.append(pa.table({"id": [9], "note": ["foreign"]}))
+
+    interfere(lake, before=lambda: as_another(lake, merge))
+    lake.publish(ORDERS, UPSERT, staged)
+    assert notes(lake) == {1: "old", 2: "old", 3: "new", 9: "foreign"}
+    assert len(files(lake)) == 3
+
+
 def test_a_random_history_of_two_writers_and_a_compaction_ends_as_a_dict_does(tmp_path: Path) -> None:
     dice = random.Random(11)
     lines = stream("orders", ("region", "id"), region=pa.string(), id=pa.int32(), note=pa.string())
@@ -319,3 +335,30 @@ def test_a_random_history_of_two_writers_and_a_compaction_ends_as_a_dict_does(tm
     assert {(row["region"], row["id"]): row["note"] for row in lakes[0].rows(lines)} == state
     for lake in lakes:
         lake.target.close()
+
+
+def test_rows_under_an_older_partitioning_are_found_and_compacted_into_the_newer(lake: Lake) -> None:
+    start(lake)
+
+    def partition(table: Table) -> None:
+        with table.update_spec() as update:
+            update.add_identity("note")
+
+    as_another(lake, partition)
+    lake.load(ORDERS, UPSERT, [{"id": 1, "note": "eu"}, {"id": 7, "note": "us"}, {"id": 2}], [UPD, UPD, DEL])
+    lake.load(ORDERS, UPSERT, [{"id": 1, "note": "us"}, {"id": 3, "note": "us"}])
+    expected = {0: "old", 1: "us", 3: "us", 4: "old", 5: "old", 6: "old", 7: "us", 8: "older"}
+    assert notes(lake) == expected
+    other = Lake(lake.config.warehouse)
+    staged = other.stage(ORDERS, UPSERT, [{"id": 4}, {"id": 7, "note": "eu"}], [DEL, UPD])
+    interfere(
+        lake, before=lambda: other.target.publish(ORDERS, UPSERT, [staged], lake.token(9, pipeline="q"))
+    )
+    done = list(lake.target.maintain(Maintenance(expire=False, orphans=False, min_files=2)))
+    assert [one.error for one in done] == [None]
+    del expected[4]
+    assert notes(lake) == expected | {7: "eu"}
+    list(lake.target.maintain(Maintenance(expire=False, orphans=False, min_files=2)))
+    assert notes(lake) == expected | {7: "eu"}
+    assert {file.spec_id for task in lake.table(ORDERS).scan().plan_files() if (file := task.file)} == {1}
+    other.target.close()

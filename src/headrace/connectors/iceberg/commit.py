@@ -46,13 +46,15 @@ LASTS = 12 * 60 * 60  # seconds for which no maintenance takes what was staged f
 class Change:
     """What a commit does to a table.
 
-    `removed` are paths of data files and delete files, None means all there are; `deletes` are new
+    `removed` are paths of data files and delete files, None means all there are; no other manifests than
+    those of `within` list them. `deletes` are new
     position-delete files, good for the very snapshot that the change was planned on; `rewrites` says
     that the table's rows stay what they are.
     """
 
     added: Sequence[DataFile] = ()
     removed: Collection[str] | None = frozenset()
+    within: Collection[str] = frozenset()
     deletes: Sequence[DataFile] = ()
     rewrites: bool = False
 
@@ -232,7 +234,7 @@ class Swap(_MergeAppendFiles):
         empty = transaction.table_metadata.current_snapshot() is None
         operation = Operation.APPEND if nothing_out or empty else Operation.OVERWRITE
         super().__init__(operation, transaction, transaction._table.io, snapshot_properties=properties)
-        self._removed = change.removed
+        self._removed, self._within = change.removed, change.within
         self._deletes = change.deletes
         self._rewrites = change.rewrites
         self._untouched: list[ManifestFile] = []
@@ -245,7 +247,7 @@ class Swap(_MergeAppendFiles):
         self._untouched, self._remaining, out = [], [], []
         parent = self._transaction.table_metadata.current_snapshot()
         for manifest in parent.manifests(self._io) if parent else ():
-            if self._removed is not None and not self._removed:
+            if self._removed is not None and manifest.manifest_path not in self._within:
                 self._untouched.append(manifest)
                 continue
             entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
@@ -263,6 +265,8 @@ class Swap(_MergeAppendFiles):
                 stays += went
             if stays:
                 self._remaining.append((manifest.partition_spec_id, manifest.content, stays))
+        if missing := set(self._removed or ()) - {file.file_path for file in self._deleted_data_files}:
+            raise AssertionError(f"a file to be removed is not in the table: {missing.pop()}")
         return out
 
     def _existing_manifests(self) -> list[ManifestFile]:

@@ -204,7 +204,9 @@ class _Compaction:
         ]
         deletes = write_deletes(table, gone)
         self._written += [file.file_path for file in deletes]
-        self._change = Change(added, rewritten | out, deletes, rewrites=True)
+        removed = rewritten | out
+        within = {file.manifest for file in (*index.data, *index.deletes) if file.path in removed}
+        self._change = Change(added, removed, within, deletes, rewrites=True)
         return self._change
 
 

@@ -44,7 +44,10 @@ Span = tuple[Any, Any] | None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveFile:
-    """A data file or a position-delete file of a snapshot; `spans` are the bounds of the key columns."""
+    """A data file or a position-delete file, by the manifest that lists it.
+
+    `spans` are the bounds of the key columns.
+    """
 
     path: str
     rows: int
@@ -52,11 +55,14 @@ class LiveFile:
     sequence: int
     spec: int
     partition: Record
-    format: FileFormat = FileFormat.PARQUET
-    spans: tuple[Span, ...] = ()
+    format: FileFormat
+    manifest: str
+    spans: tuple[Span, ...]
 
     @classmethod
-    def of(cls, file: DataFile, sequence: int = 0, spans: tuple[Span, ...] = ()) -> LiveFile:
+    def of(
+        cls, file: DataFile, sequence: int = 0, manifest: str = "", spans: tuple[Span, ...] = ()
+    ) -> LiveFile:
         return cls(
             file.file_path,
             file.record_count,
@@ -65,6 +71,7 @@ class LiveFile:
             file.spec_id or 0,
             file.partition,
             file.file_format,
+            manifest,
             spans,
         )
 
@@ -205,10 +212,12 @@ def _read_manifest(
     manifest: ManifestFile, io: FileIO, fields: Sequence[ice.NestedField]
 ) -> tuple[list[LiveFile], list[LiveFile]]:
     data, deletes = [], []
+    path = manifest.manifest_path
     for entry in manifest.fetch_manifest_entry(io, discard_deleted=True):
         file = entry.data_file
         if file.content == DataFileContent.DATA:
-            data.append(LiveFile.of(file, _sequence(entry), tuple(_span(file, field) for field in fields)))
+            spans = tuple(_span(file, field) for field in fields)
+            data.append(LiveFile.of(file, _sequence(entry), path, spans))
             continue
         if file.content == DataFileContent.EQUALITY_DELETES:
             raise ConfigError(
@@ -222,7 +231,7 @@ def _read_manifest(
                 f"the table holds delete files in the format {file.file_format.value} of another writer",
                 remedy="Compact the table with the engine that wrote them, or use another table.",
             )
-        deletes.append(LiveFile.of(file, _sequence(entry)))
+        deletes.append(LiveFile.of(file, _sequence(entry), path))
     return data, deletes
 
 

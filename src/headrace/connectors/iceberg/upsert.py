@@ -10,6 +10,7 @@ A table of format version 1 knows no deletes: there, files that hold a key are w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -61,7 +62,8 @@ class Upsert:
         if self._table is None or dead != self._dead or not _same(gone, self._planned):
             self._table, self._planned, self._dead = table, gone, dead
             self._change = self._write(table, gone, dead, target_bytes)
-        return self._change
+        removed = self._change.removed or ()
+        return replace(self._change, within={file.manifest for file, _ in gone if file.path in removed})
 
     def finish(self) -> None:
         """Remove what was staged or written and is not in the commit."""
@@ -118,7 +120,7 @@ class Upsert:
         self._written += [file.file_path for file in deletes]
         added = [file for file in staged if file.file_path not in dead]
         removed = None if self._empties else {file.path for file, _ in gone if file.path in dead}
-        return Change(added, removed, deletes)
+        return Change(added, removed, deletes=deletes)
 
     def _read_logs(self, table: Table) -> pa.Table:
         """The distinct keys of all events; notes the staged rows that a later event supersedes."""
