@@ -5,17 +5,14 @@ PostgreSQL → Parquet files, whole loads through the engine, each way in turn, 
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
-import statistics
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import report
 from headrace import catalog
 from headrace.connector import ReadMode, WriteMode
 from headrace.control.runs import Runs
@@ -104,14 +101,4 @@ def measure(rows: int = 1_000_000) -> dict[str, Any]:
         for _ in range(RUNS):
             for way, parallelism in ways:
                 results[f"{way} {parallelism}"].append(load(url, rows, way, parallelism))
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": rows,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "runs": results,
-        "median_rows_per_second": {
-            name: round(rows / statistics.median(run["wall"] for run in runs))
-            for name, runs in results.items()
-        },
-    }
+    return report(rows, results)

@@ -7,12 +7,8 @@ seconds, and CPU seconds of this process: the server's are not in them.
 from __future__ import annotations
 
 import io
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 from unittest import mock
 
@@ -21,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.executors import RUNS, load, spent
+from benchmarks.report import report
 from headrace import catalog, native
 from headrace.connector import EVERYTHING
 from headrace.connectors.postgres import compiled, decode, discover, receive, wire
@@ -60,21 +57,7 @@ def measure(rows: int = 3_000_000) -> dict[str, Any]:
                     way()
                     wall = time.perf_counter() - began
                     results[name].append({"wall": round(wall, 3), "cpu": round(spent() - cpu, 3)})
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "rows": rows,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "runs": results,
-        "median_rows_per_second": {
-            name: round(rows / statistics.median(run["wall"] for run in runs))
-            for name, runs in results.items()
-        },
-        "median_cpu_seconds_per_million_rows": {
-            name: round(statistics.median(run["cpu"] for run in runs) * 1e6 / rows, 3)
-            for name, runs in results.items()
-        },
-    }
+    return report(rows, results)
 
 
 def stages(session: Session, server: PostgresServer) -> dict[str, Callable[[], object]]:

@@ -154,7 +154,7 @@ class Follower:
         stream = self.streams[id]
         if stream.names_changes:
             schema = schema.append(pa.field(CHANGE_COLUMN, pa.string()))
-        landed, found = land(
+        landed, found, _ = land(
             self.shared.target,
             replace(stream.landed, schema=schema),
             stream.write,

@@ -205,7 +205,7 @@ def _check_capabilities(job: Job, choice: StreamChoice, write: WriteMode) -> Non
         (job.target_spec, Capability(write.value), f"be written in mode {write}"),
     ):
         if wanted not in spec.capabilities:
-            able = sorted(c for c in spec.capabilities if type(wanted)(c) and c.value in _MODES)
+            able = sorted(c for c in spec.capabilities if c.value in _MODES)
             raise ConfigError(
                 "plan.not_able",
                 f"{choice.stream}: {spec.title} can't {what}",

@@ -10,7 +10,6 @@ from headrace.engine.plan import Job, position_of, resolve
 from headrace.engine.state import State
 from headrace.errors import NotFoundError
 from headrace.model.run import Counts
-from headrace.model.stream import ReadMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,6 @@ class Rewound:
     after: Position
     write: WriteMode
     doubles: bool
-    resets: bool
 
 
 def rewind(job: Job, state: State, stream: str, position: Position, *, dry: bool = False) -> Rewound:
@@ -51,7 +49,6 @@ def rewind(job: Job, state: State, stream: str, position: Position, *, dry: bool
             after=position,
             write=found.write,
             doubles=found.write is WriteMode.APPEND,
-            resets=found.read.mode is not ReadMode.FULL,
         )
         if dry or last is None:
             return rewound

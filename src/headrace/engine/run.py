@@ -143,14 +143,13 @@ class _Attempt:
         policy = self.job.pipeline.schema_policy
         ours = self.shared.tokens.get(stream.id) is not None
         try:
-            if not ours and self.shared.target.describe(stream.landed) is not None:
-                self.state.log(
-                    "warning", f"{stream.landed.id} was there before: {_FATE[stream.write]}", stream.id
-                )
-            landed, found = land(self.shared.target, stream.landed, stream.write, policy, ours=ours)
+            landed, found, stood = land(self.shared.target, stream.landed, stream.write, policy, ours=ours)
         except HeadraceError as error:
             self._fail((stream.id,), error)
             return
+        if stood and not ours:
+            fate = f"{landed.id} was there before: {_FATE[stream.write]}"
+            self.state.log("warning", fate, stream.id)
         if found:
             self.state.log("warning", f"the schema changed: {found}", stream.id)
         self.streams[stream.id] = replace(stream, landed=landed)

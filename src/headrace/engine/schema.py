@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -76,10 +76,18 @@ def _check_key(stream: Stream, mode: WriteMode, table: pa.Schema) -> None:
         )
 
 
+class Landing(NamedTuple):
+    """A stream as it shall be written, how its table differed, and whether there was one."""
+
+    stream: Stream
+    found: Difference
+    stood: bool
+
+
 def land(
     target: Target[Any], stream: Stream, mode: WriteMode, policy: SchemaPolicy, *, ours: bool
-) -> tuple[Stream, Difference]:
-    """Make the target's table ready for `stream`; gives the stream as it shall be written.
+) -> Landing:
+    """Make the target's table ready for `stream`.
 
     `ours` says that this pipeline has published into the table before. A table of somebody else is
     never given new columns. Raises ConfigError when table and stream do not go together.
@@ -87,7 +95,7 @@ def land(
     table = target.describe(stream)
     if table is None:
         target.prepare(stream, mode)
-        return stream, Difference()
+        return Landing(stream, Difference(), stood=False)
     found = difference(table, target.image(stream))
     if found and policy in (SchemaPolicy.PAUSE, SchemaPolicy.FAIL):
         raise SchemaChanged(
@@ -114,4 +122,4 @@ def land(
         _check_key(stream, mode, table)
         stream = replace(stream, schema=pa.schema([f for f in stream.schema if f.name in table.names]))
     target.prepare(stream, mode)
-    return stream, found
+    return Landing(stream, found, stood=True)
