@@ -17,12 +17,13 @@ from pyiceberg.typedef import Record
 
 from headrace.connector import Maintenance
 from headrace.connectors.iceberg.catalog import translated
-from headrace.connectors.iceberg.commit import Change, commit
+from headrace.connectors.iceberg.commit import commit
 from headrace.connectors.iceberg.deltas import write_deletes
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.keys import Numbers
 from headrace.connectors.iceberg.live import Indexes, LiveFile, TableIndex
 from headrace.connectors.iceberg.rewrite import Details, rewrite
+from headrace.connectors.iceberg.swap import Change
 from headrace.connectors.iceberg.write import remove
 from headrace.errors import OutcomeUnknown
 
