@@ -23,8 +23,8 @@ from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.keys import Numbers
 from headrace.connectors.iceberg.live import Indexes, LiveFile, TableIndex
 from headrace.connectors.iceberg.rewrite import Details, rewrite
+from headrace.connectors.iceberg.storage import remove
 from headrace.connectors.iceberg.swap import Change
-from headrace.connectors.iceberg.write import remove
 from headrace.errors import OutcomeUnknown
 
 COMMIT_BYTES = 1 << 30

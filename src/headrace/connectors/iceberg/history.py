@@ -22,7 +22,7 @@ from pyiceberg.utils.concurrent import ExecutorFactory
 from headrace.connector import Maintenance
 from headrace.connectors.iceberg.catalog import translated
 from headrace.connectors.iceberg.commit import tokens_said
-from headrace.connectors.iceberg.write import remove
+from headrace.connectors.iceberg.storage import remove
 from headrace.errors import ConfigError, TransientError
 
 DAY = 24 * 60 * 60

@@ -27,9 +27,9 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.typedef import Record
 from pyiceberg.utils.concurrent import ExecutorFactory
 
+from headrace.connectors.iceberg.keylog import key_column, key_type
 from headrace.connectors.iceberg.keys import Keys, Numbers
 from headrace.connectors.iceberg.types import from_iceberg
-from headrace.connectors.iceberg.write import key_column, key_type
 from headrace.errors import ConfigError
 
 INDEX_BYTES = 256 << 20
