@@ -21,7 +21,7 @@ ATTEMPTS = 25
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 ANCESTORS = 100
 PROPERTY = "headrace.token."
-LASTS = 12 * 60 * 60  # seconds for which no maintenance takes what was staged for an orphan
+CLEARED = "headrace.cleared"
 
 
 def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], token: Token | None) -> None:
@@ -73,24 +73,28 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], to
 
 
 def check_staged(table: Table, staged: Sequence[Staged]) -> None:
-    """Raise StageLost if the table was replaced by another, or old staged files cleared away, meanwhile."""
+    """Raise StageLost if the table was replaced by another, or what was staged may have been cleared away."""
     if any(one.detail["table"] != str(table.metadata.table_uuid) for one in staged):
         raise StageLost(
             "iceberg.table_replaced",
             f"the table {'.'.join(table.name())} was dropped and made anew after rows had been staged for it",
             remedy="Nothing to do: the rows are read again.",
         )
-    long_ago = time.time() - LASTS
-    for one in staged:
-        if one.detail.get("at", 0) > long_ago:
-            continue
-        for path in (*[file["path"] for file in one.detail["files"]], *one.detail["keys"]):
-            if not table.io.new_input(path).exists():
-                raise StageLost(
-                    "iceberg.stage_cleared",
-                    f"rows staged for {'.'.join(table.name())} waited so long that they were cleared away",
-                    remedy="Nothing to do: the rows are read again.",
-                )
+    cleared = float(table.properties.get(CLEARED, 0))
+    if any(one.detail.get("at", 0) < cleared for one in staged):
+        raise StageLost(
+            "iceberg.stage_cleared",
+            f"rows staged for {'.'.join(table.name())} waited so long that they may have been cleared away",
+            remedy="Nothing to do: the rows are read again. Let orphans grow older than the longest load.",
+        )
+
+
+def fence(load: Callable[[], Table], until: float) -> None:
+    """Let no commit succeed, from now on, of files staged before `until`, in seconds since 1970.
+
+    A snapshot that changes no row makes every commit that is under way look at the table again.
+    """
+    commit(load, lambda table: Change(rewrites=True, properties={CLEARED: str(until)}), None)
 
 
 def tokens_said(table: Table) -> dict[str, str]:

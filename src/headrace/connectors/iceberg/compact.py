@@ -196,13 +196,8 @@ class _Compaction:
         if not rewritten and not out:
             self._change = None
             return None
-        gone += [
-            (file, dead[file.path])
-            for file in index.data
-            if (file.spec, file.partition) in self._joined
-            and file.path in dead
-            and file.path not in rewritten
-        ]
+        named = {path for delete in out for path in index.named()[delete]} - rewritten
+        gone += [(file, dead[file.path]) for file in index.data if file.path in named and file.path in dead]
         deletes = write_deletes(table, gone)
         self._written += [file.file_path for file in deletes]
         removed = rewritten | out

@@ -203,6 +203,7 @@ class IcebergWriter(Writer):
         self._load, self._key, self._target_bytes = load, tuple(key), target_bytes
         self._done: list[dict[str, Any]] = []
         self._logs: list[str] = []
+        self._since = time.time()  # no staged file is older
         self._events = self._order = 0
         self._truncates = False
         self._begin(stream)
@@ -280,7 +281,7 @@ class IcebergWriter(Writer):
             truncates=self._truncates,
             detail={
                 "table": str(self._table.metadata.table_uuid),
-                "at": int(time.time()),
+                "at": self._since,
                 "files": self._done,
                 "keys": self._logs,
             },
