@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import executors, postgres_target, reading
+from benchmarks import executors, postgres_target, reading, upsert
 
 PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
     "executors": executors.measure,
     "reading": reading.measure,
     "postgres_target": postgres_target.measure,
+    "upsert": upsert.measure,
 }
 
 

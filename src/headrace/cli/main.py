@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import catalogue, connections, history, machine, plan, positions, projects, run
+from headrace.cli import catalogue, connections, history, machine, maintenance, plan, positions, projects, run
 from headrace.cli.command import INTERRUPTED, USAGE, command
 
 HELP = """Move rows from databases, files and APIs into tables, exactly once.
@@ -35,6 +35,7 @@ for panel, functions in {
     MOVE: (run.run, plan.plan),
     SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
     LOOK: (history.status, history.logs, positions.state, positions.rejects, positions.rewind),
+    "Look after tables": (maintenance.maintain,),
     "This machine": (machine.doctor, machine.completion),
 }.items():
     for function in functions:
