@@ -4,7 +4,7 @@
    and says how much room the columns need; `headrace_fill` may then trust the block. Neither keeps
    anything between calls. The structs are declared a second time in connectors/postgres/compiled.py. */
 
-#include "common.h"
+#include "pgformat.h"
 
 #ifndef _WIN32
 #include <errno.h>

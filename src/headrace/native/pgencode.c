@@ -4,7 +4,7 @@
    found no room in it. Nothing is kept between calls. The struct is declared a second time in
    connectors/postgres/outgoing.py. */
 
-#include "common.h"
+#include "pgformat.h"
 
 enum form {
     BITS,    /* booleans */

@@ -1,7 +1,7 @@
-/* What the kernels share. */
+/* What PostgreSQL's binary format asks of the kernels in both directions. */
 
-#ifndef HEADRACE_COMMON_H
-#define HEADRACE_COMMON_H
+#ifndef HEADRACE_PGFORMAT_H
+#define HEADRACE_PGFORMAT_H
 
 #include <stdint.h>
 #include <string.h>
