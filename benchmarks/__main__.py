@@ -1,26 +1,53 @@
-"""`python -m benchmarks [PART …]`: run the named parts, or all, and print what they measured as JSON."""
+"""`python -m benchmarks [PART …] [--rows N]`: run the named parts, or all, and print what they measured as JSON.
+
+The parts named p… are contests beside other tools. Their reports go into `benchmarks/results/` as well, and the
+marks are printed last; with fewer rows than a result needs it is a try, which goes into `.bench/tries/` and ranks
+nothing. `python -m benchmarks render` writes the tables of docs/benchmarks.md anew from the newest results.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import executors, reading
+from benchmarks import executors, full_load, marks, reading, results, scene
 
-PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
+PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "executors": executors.measure,
     "reading": reading.measure,
+    "p1": full_load.to_parquet,
+    "p1t": full_load.to_parquet_over_tls,
+    "p2": full_load.to_iceberg,
 }
 
 
-def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in PARTS]
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default; or: render")
+    parser.add_argument("--rows", type=int, help=f"rows of the table; a contest needs {scene.ROWS:,} to count")
+    asked = parser.parse_args(words)
+    if asked.parts == ["render"]:
+        results.render()
+        return 0
+    unknown = [name for name in asked.parts if name not in PARTS]
     if unknown:
         print(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}", file=sys.stderr)
         return 64
-    print(json.dumps({name: PARTS[name]() for name in names or PARTS}, indent=1))
+    reports = {}
+    for name in asked.parts or PARTS:
+        reports[name] = found = PARTS[name](**({"rows": asked.rows} if asked.rows else {}))
+        if "marks" in found:
+            print(f"{name}: {results.save(name, found)}", file=sys.stderr, flush=True)
+    print(json.dumps(reports, indent=1))
+    for name, found in reports.items():
+        if "skipped" in found:
+            print(f"{name}: skipped, {found['skipped']}", file=sys.stderr)
+        for mark in found.get("marks", ()):
+            trial = "" if results.counts(found) else "  (a try: no result)"
+            print(marks.line(mark) + trial, file=sys.stderr)
     return 0
 
 
