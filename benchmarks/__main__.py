@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import executors, full_load, marks, reading, results, scene
+from benchmarks import copying, csv_import, executors, full_load, marks, reading, results, scene
 
 PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "executors": executors.measure,
@@ -21,6 +21,8 @@ PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "p1": full_load.to_parquet,
     "p1t": full_load.to_parquet_over_tls,
     "p2": full_load.to_iceberg,
+    "p3": copying.measure,
+    "p10": csv_import.measure,
 }
 
 

@@ -53,7 +53,7 @@ def ingestr_end(out: str) -> float:
 
 
 def sling_rate(out: str) -> float:
-    rows, rate = re.findall(r"wrote (\d+) rows \[([\d,]+) r/s\]", out)[-1]
+    rows, rate = re.findall(r"(?:wrote|inserted) (\d+) rows .*?\[?([\d,]+) r/s\]", out)[-1]
     return int(rows) / int(rate.replace(",", ""))
 
 
