@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import copying, csv_import, executors, full_load, marks, reading, results, scene
+from benchmarks import copying, csv_import, executors, full_load, marks, reading, results, scene, upserts
 
 PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "executors": executors.measure,
@@ -22,6 +22,7 @@ PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "p1t": full_load.to_parquet_over_tls,
     "p2": full_load.to_iceberg,
     "p3": copying.measure,
+    "p5": upserts.measure,
     "p10": csv_import.measure,
 }
 
@@ -29,7 +30,9 @@ PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
 def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default; or: render")
-    parser.add_argument("--rows", type=int, help=f"rows of the table; a contest needs {scene.ROWS:,} to count")
+    parser.add_argument(
+        "--rows", type=int, help=f"rows of the table; a contest needs {scene.ROWS:,} to count"
+    )
     asked = parser.parse_args(words)
     if asked.parts == ["render"]:
         results.render()

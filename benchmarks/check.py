@@ -79,7 +79,9 @@ def written(files: Sequence[Path]) -> Written:
     import pyarrow.parquet as pq
 
     footers = [pq.read_metadata(file) for file in files]
-    codecs = {footer.row_group(0).column(0).compression.lower() for footer in footers if footer.num_row_groups}
+    codecs = {
+        footer.row_group(0).column(0).compression.lower() for footer in footers if footer.num_row_groups
+    }
     return Written(
         files=len(files),
         bytes=sum(file.stat().st_size for file in files),

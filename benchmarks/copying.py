@@ -22,7 +22,9 @@ Mode = Literal["append", "replace"]
 
 def measure(rows: int = ROWS) -> dict[str, Any]:
     with staged(PostgresServer(settings=SETTINGS), rows) as scene:
-        homes = {name: Home(scene, name) for name in ("limit", "headrace", "duckdb", "ingestr", "dlt", "sling")}
+        homes = {
+            name: Home(scene, name) for name in ("limit", "headrace", "duckdb", "ingestr", "dlt", "sling")
+        }
         contestants = [
             _limit(homes["limit"]),
             *(side(homes[name], mode)
@@ -88,7 +90,15 @@ class Home:
 def _limit(home: Home) -> Side:
     read = shlex.join(["psql", "-X", home.source.url, "-c", "COPY trips TO STDOUT (FORMAT binary)"])
     write = shlex.join(
-        ["psql", "-X", home.target.url, "-c", r"\timing on", "-c", "COPY copy.trips FROM STDIN (FORMAT binary)"]
+        [
+            "psql",
+            "-X",
+            home.target.url,
+            "-c",
+            r"\timing on",
+            "-c",
+            "COPY copy.trips FROM STDIN (FORMAT binary)",
+        ]
     )
     return Side(
         name=LIMIT, kind="limit", command=lambda place: ["bash", "-o", "pipefail", "-c", f"{read} | {write}"],

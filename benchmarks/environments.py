@@ -88,7 +88,9 @@ def _ready(name: str, requirements: Sequence[str], digest: str, programs: Sequen
     shutil.rmtree(environment.folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", environment.folder], check=True)
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([environment.python, *install, *requirements], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [environment.python, *install, *requirements], check=False, capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(f"{name} can't be installed: {done.stderr.strip()[-400:]}")
     for program in programs:

@@ -83,7 +83,9 @@ def _p2(runs: marks.Runs) -> Sequence[marks.Mark]:
 
 def _in_memory(source: sides.Sources, folder: Path) -> Path:
     """The table as an Arrow file, made by a load that counts for nothing but as a rehearsal."""
-    subprocess.run(sides.headrace_to_parquet(source).command(folder), cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        sides.headrace_to_parquet(source).command(folder), cwd=folder, check=True, capture_output=True
+    )
     rows = ds.dataset(sides.parquet_under("out")(folder)).to_table()
     file = folder / "trips.arrow"
     with pa.ipc.new_file(str(file), rows.schema) as writer:

@@ -36,7 +36,9 @@ def against(
 ) -> Mark:
     """How many times as fast as the best of `others` we are, by the seconds that `what` names."""
     mine = median(runs, ours, what)
-    best = min((seconds for name in others if (seconds := median(runs, name, what)) is not None), default=None)
+    best = min(
+        (seconds for name in others if (seconds := median(runs, name, what)) is not None), default=None
+    )
     return Mark(mark, wanted, None if mine is None or best is None else best / mine)
 
 

@@ -31,6 +31,7 @@ def report(rows: int, runs: Runs, **more: Any) -> dict[str, Any]:
         "median_cpu_seconds_per_million_rows": {
             name: round(statistics.median(run["cpu"] for run in taken) * 1e6 / rows, 3)
             for name, taken in runs.items()
+            if all("cpu" in run for run in taken)
         },
         **more,
     }

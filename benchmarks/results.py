@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environments, scene
+from benchmarks import environments
 from benchmarks.marks import line
 
 RESULTS = Path(__file__).parent / "results"
@@ -18,7 +18,7 @@ START = "<!-- Written by `python -m benchmarks render` from benchmarks/results: 
 
 def counts(report: Mapping[str, Any]) -> bool:
     """Is it a result, or a quick try over fewer rows?"""
-    return bool(report["rows"] >= scene.ROWS)
+    return not report["quick"]
 
 
 def save(part: str, report: Mapping[str, Any], results: Path = RESULTS) -> Path:
@@ -82,20 +82,23 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
         label = f"**{name}**" if side["kind"] == "ours" else name
         notes = [side["settings"], *([f"*not level: {side['not_level']}*"] if side["not_level"] else [])]
         if wrote := side.get("wrote"):
-            notes.append(f"{wrote['files']} file(s), {wrote['row_groups']} row groups, {wrote['bytes'] / 1e6:.0f} MB")
+            notes.append(
+                f"{wrote['files']} file(s), {wrote['row_groups']} row groups, {wrote['bytes'] / 1e6:.0f} MB"
+            )
         runs = report["runs"].get(name)
         if not runs:
             yield f"| {label} | – | – | – | – | – | 0 | did not run: {side.get('failed', 'no reason given')} |"
             continue
-        middle = {what: statistics.median(run[what] for run in runs) for what in ("wall", "inner", "cpu", "peak_mb")}
-        rate = f"{report['rows'] / middle['wall']:,.0f}"
+        wall, inner, memory = (
+            statistics.median(run[what] for run in runs) for what in ("wall", "inner", "peak_mb")
+        )
+        cpu = f"{statistics.median(run['cpu'] for run in runs):.1f}" if "cpu" in runs[0] else "–"
+        rate = f"{report['rows'] / wall:,.0f}"
         if wrong := _wrong(report, name):
             rate = "**WRONG**"
             notes.insert(0, wrong)
-        yield (
-            f"| {label} | {middle['wall']:.2f} | {middle['inner']:.2f} | {rate} | {middle['cpu']:.1f} "
-            f"| {middle['peak_mb']:.0f} | {len(runs)} | {'; '.join(notes)} |"
-        )
+        figures = f"{wall:.2f} | {inner:.2f} | {rate} | {cpu} | {memory:.0f} | {len(runs)}"
+        yield f"| {label} | {figures} | {'; '.join(notes)} |"
 
 
 def _wrong(report: Mapping[str, Any], name: str) -> str | None:

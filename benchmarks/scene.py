@@ -38,6 +38,7 @@ class Scene:
             self.rows,
             outcome.runs,
             title=title,
+            quick=self.rows < ROWS,
             sides=outcome.sides,
             versions=environments.used(),
             server=server_of(self.source.url),
@@ -47,7 +48,12 @@ class Scene:
 
 @contextlib.contextmanager
 def staged(server: PostgresServer, rows: int, query: str = "") -> Iterator[Scene]:
-    with workplace() as folder, server, server.database("bench") as url, server.connect("bench") as connection:
+    with (
+        workplace() as folder,
+        server,
+        server.database("bench") as url,
+        server.connect("bench") as connection,
+    ):
         connection.execute(TABLE.format(rows=rows))  # type: ignore[arg-type]
         connection.execute("VACUUM (FREEZE, ANALYZE) trips")
         yield Scene(sides.Sources(url + query), rows, check.in_postgres(connection, "trips"), folder)

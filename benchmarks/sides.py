@@ -37,7 +37,7 @@ class Sources:
 
 def last_number(out: str) -> float:
     """Our own scripts print the seconds last."""
-    return float(out.split()[-1])
+    return float(out.rsplit(maxsplit=1)[-1])
 
 
 def psql_timing(out: str) -> float:

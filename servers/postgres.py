@@ -150,7 +150,9 @@ class DebianPostgres(PostgresServer):
         return sorted((program.parent.parent for program in found), key=lambda folder: int(folder.name))
 
     def _programs(self) -> Path:
-        for name, text in zip(("server.crt", "server.key"), Authority().issue("server", self.host), strict=True):
+        for name, text in zip(
+            ("server.crt", "server.key"), Authority().issue("server", self.host), strict=True
+        ):
             file = self.folder / name
             file.touch(0o600)
             file.write_text(text)

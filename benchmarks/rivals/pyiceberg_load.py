@@ -16,7 +16,8 @@ catalog.create_namespace("copied")
 began = time.perf_counter()
 rows = connectorx.read_sql(source, "SELECT * FROM trips", return_type="arrow", protocol="binary")
 schema = pa.schema(
-    field.with_type(pa.decimal128(12, 2)) if pa.types.is_decimal(field.type) else field for field in rows.schema
+    field.with_type(pa.decimal128(12, 2)) if pa.types.is_decimal(field.type) else field
+    for field in rows.schema
 )
 properties = {"write.parquet.compression-codec": "zstd", "write.parquet.compression-level": "1"}
 table = catalog.create_table("copied.trips", schema, properties=properties)
