@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,17 +17,12 @@ from types import TracebackType
 import psycopg
 from psycopg import sql
 
+from servers.port import reserved_port
 from servers.tls_proxy import Authority
 
 PASSWORD = "headrace-test"
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+PATIENCE = 300  # seconds for a start or an end: vast, a machine may be slow
 
 
 def _package() -> Path:
@@ -51,10 +45,17 @@ class PostgresServer:
     def __init__(self, version: int = 18, *, settings: Mapping[str, str] = FAST):
         self.version = version
         self.settings = {"wal_level": "logical", "max_connections": "200", **settings}
-        self.port = free_port()
 
     def __enter__(self) -> PostgresServer:
+        with contextlib.ExitStack() as undo:
+            self._start(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def _start(self, undo: contextlib.ExitStack) -> None:
+        self.port = undo.enter_context(reserved_port())
         self.folder = Path(tempfile.mkdtemp(prefix="headrace-postgres-"))
+        undo.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self._as: dict[str, str] = {"user": "nobody"} if os.geteuid() == 0 else {}  # the server refuses root
         self._bin = self._programs()
         if self._as:
@@ -66,26 +67,27 @@ class PostgresServer:
         self._run("initdb", "-D", data, "-U", self.user, "-A", "scram-sha-256", f"--pwfile={secret}",
                   "-E", "UTF8", "--no-locale", "--no-sync")  # fmt: skip
         options = [f"-c{name}={value}" for name, value in self.settings.items()]
-        self._log = (self.folder / "log").open("wb")
+        log = undo.enter_context((self.folder / "log").open("wb"))
         where = ["-D", data, "-p", str(self.port), "-h", self.host, "-k", self.folder]
         self._process = subprocess.Popen(
             [self._bin / "postgres", *where, *options],
-            stdout=self._log, stderr=self._log, **self._as,  # type: ignore[call-overload]
+            stdout=log, stderr=log, **self._as,  # type: ignore[call-overload]
         )  # fmt: skip
+        undo.callback(self._stop)
         self._wait_ready()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._undo.close()
+
+    def _stop(self) -> None:
         self._process.send_signal(signal.SIGINT)  # "fast" shutdown
         try:
-            self._process.wait(20)
+            self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._log.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def url(self, database: str = "postgres", *, user: str | None = None, password: str | None = None) -> str:
         return f"postgresql://{user or self.user}:{password or PASSWORD}@{self.host}:{self.port}/{database}"
@@ -125,7 +127,7 @@ class PostgresServer:
             raise RuntimeError(f"{program} failed: {done.stderr.strip()}")
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 self.connect().close()

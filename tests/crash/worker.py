@@ -22,6 +22,7 @@ from headrace.errors import HeadraceError
 from headrace.model.connection import Connection
 from headrace.model.pipeline import Pipeline, StreamChoice, Tuning, WriteMode
 from headrace.store import MasterKeys, Store
+from tests.waiting import HANGS
 
 KILLED = -9
 
@@ -124,7 +125,7 @@ def start(case: Case) -> multiprocessing.process.BaseProcess:
 def run(case: Case) -> int:
     """The case in a process of its own, to its end; -9 when it was killed."""
     process = start(case)
-    process.join(60)
+    process.join(HANGS)
     if process.is_alive():
         process.kill()
         raise AssertionError("the run hangs")

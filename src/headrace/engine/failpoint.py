@@ -1,8 +1,9 @@
-"""Named places where a test may kill, fail or delay a run. Off unless armed; costs one lookup.
+"""Named places where a test may kill, fail or hold a run. Off unless armed; costs one lookup.
 
 Armed by `HEADRACE_FAILPOINT=point=action[@n]`: the n-th time (from 1) that `point` is passed,
 `action` happens: `kill` (SIGKILL to this process), `raise` (a TransientError), `lose` (an
-OutcomeUnknown: the step was done, its reply got lost) or `sleep:seconds`.
+OutcomeUnknown: the step was done, its reply got lost) or `hold:path` (a file is made at `path`, and
+the point is not passed until somebody removes it).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 from headrace.errors import ConfigError, OutcomeUnknown, TransientError
 
@@ -47,8 +49,11 @@ def hit(point: str) -> None:
         raise TransientError("engine.failpoint_raised", f"failpoint {point} was armed to raise")
     if action == "lose":
         raise OutcomeUnknown("engine.failpoint_lost", f"failpoint {point} was armed to lose the reply")
-    if action.startswith("sleep:"):
-        time.sleep(float(action.removeprefix("sleep:")))
+    if action.startswith("hold:"):
+        held = Path(action.removeprefix("hold:"))
+        held.touch()
+        while held.exists():
+            time.sleep(0.01)
 
 
 arm(os.environ.get("HEADRACE_FAILPOINT", ""))

@@ -54,7 +54,7 @@ class Load:
 
     @property
     def until(self) -> Position:
-        return self.slices[0].until or {}
+        return (self.slices[0].until or {}) if self.slices else {}
 
 
 class _Skipped(Exception):
@@ -168,8 +168,12 @@ class _Attempt:
             if slice.until is not None:
                 cut.setdefault(slice.read.stream.id, []).append(slice)
         busy = {*cut, *(r.stream.id for s in followed for r in s.reads)}
-        for id in self.streams:
-            if id not in busy and not self._ended(id):
+        for id, stream in self.streams.items():
+            if id in busy or self._ended(id):
+                continue
+            if stream.write is WriteMode.REPLACE:
+                cut[id] = []  # an empty source empties the table
+            else:
                 self.board.set(id, StreamStatus.SUCCEEDED)  # nothing new
         return [self._load(self.streams[id], slices) for id, slices in cut.items()], followed
 

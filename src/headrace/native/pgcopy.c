@@ -284,22 +284,23 @@ static int decimal(const uint8_t *p, const struct column *column, uint64_t *word
         if (UNLIKELY(rest))
             return DIGITS;
     } else {
+        int beyond = 0; /* the digits that follow are looked at all the same: one may be none */
         for (int32_t i = 0; i < count; i++) {
             uint32_t digit = be16(digits + 2 * i);
             if (UNLIKELY(digit > 9999))
                 return -2;
             int64_t power = last + 4 * (int64_t)(count - 1 - i);
             if (power >= 0) {
-                if (UNLIKELY(multiply(words, n, 10000, digit)))
-                    return DIGITS;
+                beyond |= multiply(words, n, 10000, digit) != 0;
             } else if (power > -4) {
                 uint32_t unit = (uint32_t)POWERS[-power];
-                if (UNLIKELY(digit % unit || multiply(words, n, POWERS[4 + power], digit / unit)))
-                    return DIGITS;
-            } else if (UNLIKELY(digit)) {
-                return DIGITS;
+                beyond |= digit % unit || multiply(words, n, POWERS[4 + power], digit / unit);
+            } else {
+                beyond |= digit != 0;
             }
         }
+        if (UNLIKELY(beyond))
+            return DIGITS;
         uint64_t some = words[0] | words[1] | (n > 2 ? words[2] | words[3] : 0);
         for (int64_t left = some ? last : 0; left > 0; left -= 18)
             if (UNLIKELY(multiply(words, n, POWERS[left < 18 ? left : 18], 0)))
