@@ -1,8 +1,9 @@
-"""`python -m benchmarks [PART …] [--rows N]`: run the named parts, or all, and print what they measured as JSON.
+"""`python -m benchmarks [PART …]`: run the named parts, or all, and print what they measured as JSON.
 
-The parts named p… are contests beside other tools. Their reports go into `benchmarks/results/` as well, and the
-marks are printed last; with fewer rows than a result needs it is a try, which goes into `.bench/tries/` and ranks
-nothing. `python -m benchmarks render` writes the tables of docs/benchmarks.md anew from the newest results.
+The parts named p… are contests beside other tools. Their reports go into `benchmarks/results/` as well and
+from there into docs/benchmarks.md, and the marks are printed last. With fewer rows than a result needs
+(`--rows`) it is a try, which goes into `.bench/tries/` and ranks nothing. `python -m benchmarks render`
+writes the tables of the page anew.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ def main(words: list[str]) -> int:
         reports[name] = found = PARTS[name](**({"rows": asked.rows} if asked.rows else {}))
         if "marks" in found:
             print(f"{name}: {results.save(name, found)}", file=sys.stderr, flush=True)
+            results.render()
     print(json.dumps(reports, indent=1))
     for name, found in reports.items():
         if "skipped" in found:

@@ -1,4 +1,4 @@
-"""Several sides do the same work in turn; each run is measured whole and its result compared with the source."""
+"""Several sides do the same work in turn; each run is measured whole and its copy is compared."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def median(outcome: Mapping[str, Sequence[Mapping[str, Any]]], name: str, what: 
     runs = outcome.get(name, ())
     if not runs or any(run["wrong"] for run in runs):
         return None
-    return statistics.median(run[what] for run in runs)
+    return float(statistics.median(run[what] for run in runs))
 
 
 def _say(line: str) -> None:

@@ -22,14 +22,10 @@ Mode = Literal["append", "replace"]
 
 def measure(rows: int = ROWS) -> dict[str, Any]:
     with staged(PostgresServer(settings=SETTINGS), rows) as scene:
-        homes = {
-            name: Home(scene, name) for name in ("limit", "headrace", "duckdb", "ingestr", "dlt", "sling")
-        }
+        homes = {name: Home(scene, name) for name in ("limit", *SIDES, "sling")}
         contestants = [
             _limit(homes["limit"]),
-            *(side(homes[name], mode)
-              for name, side in (("headrace", _headrace), ("duckdb", _duckdb), ("ingestr", _ingestr), ("dlt", _dlt))
-              for mode in ("append", "replace")),
+            *(side(homes[name], mode) for name, side in SIDES.items() for mode in ("append", "replace")),
             _sling(homes["sling"]),
         ]  # fmt: skip
         return scene.hold("PostgreSQL to PostgreSQL", contestants, _p3)
@@ -159,7 +155,8 @@ def _dlt(home: Home, mode: Mode) -> Side:
 
     side = Side(
         name="", kind="rival", command=command, inner=sides.last_number, env=sides.dlt_env(),
-        settings="connectorx backend, Parquet loader by ADBC", before=home.empty(), sums=home.sums("copied_by_dlt"),
+        settings="connectorx backend, Parquet loader by ADBC", before=home.empty(),
+        sums=home.sums("copied_by_dlt"),
     )  # fmt: skip
     return _side(home, "dlt", mode, side)
 
@@ -175,3 +172,11 @@ def _sling(home: Home) -> Side:
         ],
         before=home.empty(), sums=home.sums(),
     )  # fmt: skip
+
+
+SIDES: dict[str, Callable[[Home, Mode], Side]] = {
+    "headrace": _headrace,
+    "duckdb": _duckdb,
+    "ingestr": _ingestr,
+    "dlt": _dlt,
+}

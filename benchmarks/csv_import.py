@@ -53,7 +53,8 @@ def _duckdb(file: Path) -> Side:
         f"COPY (SELECT * FROM read_csv('{file}')) TO 'trips.parquet' ({options})",
     ]
     return Side(
-        name="DuckDB", kind="rival", settings=f"its program, types found by itself; {sides.LEVEL}; no Iceberg",
+        name="DuckDB", kind="rival",
+        settings=f"its program, types found by itself; {sides.LEVEL}; no Iceberg",
         command=lambda place: [
             environments.rival("duckdb").program("duckdb"), "-c", ".timer on", "-c", "; ".join(statements)
         ],
@@ -65,7 +66,8 @@ def _duckdb(file: Path) -> Side:
 def _pyiceberg(file: Path) -> Side:
     python, script = environments.rival("pyiceberg").python, environments.SCRIPTS / "pyiceberg_csv.py"
     return Side(
-        name="pyiceberg", kind="rival", settings="read by pyarrow.csv, one append; zstd level 1, SQLite catalogue",
+        name="pyiceberg", kind="rival",
+        settings="read by pyarrow.csv, one append; zstd level 1, SQLite catalogue",
         command=lambda place: [python, script, file, place / "out"], inner=sides.last_number,
         sums=lambda place: check.in_iceberg(sides.newest_metadata("out")(place)),
         files=sides.parquet_under("out"),

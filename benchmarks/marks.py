@@ -51,7 +51,8 @@ def line(mark: Mapping[str, Any]) -> str:
     """As it is printed: `reached  P1 …: 2.71, wanted 2.5 or more`."""
     found = "not measured" if mark["found"] is None else f"{mark['found']:g}"
     bound = "or less" if mark["most"] else "or more"
-    return f"{'reached' if mark['reached'] else 'MISSED '}  {mark['mark']}: {found}, wanted {mark['wanted']:g} {bound}"
+    word = "reached" if mark["reached"] else "MISSED "
+    return f"{word}  {mark['mark']}: {found}, wanted {mark['wanted']:g} {bound}"
 
 
 Marks = Callable[[Runs], Sequence[Mark]]

@@ -16,7 +16,7 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def report(rows: int, runs: Runs, **more: Any) -> dict[str, Any]:
-    """The runs over `rows` rows, and each way's median rate and median CPU seconds; `more` goes in as it is."""
+    """The runs over `rows` rows, and each way's median rate and CPU seconds; `more` goes in as it is."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "rows": rows,

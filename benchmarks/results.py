@@ -13,7 +13,7 @@ from benchmarks.marks import line
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = environments.ROOT / "docs" / "benchmarks.md"
-START = "<!-- Written by `python -m benchmarks render` from benchmarks/results: change the data, not the tables. -->"
+START = "<!-- Written by `python -m benchmarks render` from benchmarks/results. -->"
 
 
 def counts(report: Mapping[str, Any]) -> bool:
@@ -51,8 +51,8 @@ def tables(reports: Mapping[str, Mapping[str, Any]]) -> str:
 def _section(part: str, report: Mapping[str, Any]) -> Iterator[str]:
     machine = report["machine"]
     yield f"## {report['title']}\n"
-    yield f"`make bench PARTS={part}` · {report['at'][:10]} · {report['rows']:,} rows · {report['cores']} cores of"
-    yield f"{machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']} · {_server(report)}\n"
+    yield f"`make bench PARTS={part}` · {report['at'][:10]} · {report['rows']:,} rows · {report['cores']} cores"
+    yield f"of {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']} · {_server(report)}\n"
     yield "| | whole, s | inner, s | rows/s | CPU s | peak MB | runs | how |"
     yield "|---|---|---|---|---|---|---|---|"
     yield from _rows(report)
@@ -87,7 +87,7 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
             )
         runs = report["runs"].get(name)
         if not runs:
-            yield f"| {label} | – | – | – | – | – | 0 | did not run: {side.get('failed', 'no reason given')} |"
+            yield f"| {label} | – | – | – | – | – | 0 | did not run: {_one_line(side['failed'])} |"
             continue
         wall, inner, memory = (
             statistics.median(run[what] for run in runs) for what in ("wall", "inner", "peak_mb")
@@ -99,6 +99,10 @@ def _rows(report: Mapping[str, Any]) -> Iterator[str]:
             notes.insert(0, wrong)
         figures = f"{wall:.2f} | {inner:.2f} | {rate} | {cpu} | {memory:.0f} | {len(runs)}"
         yield f"| {label} | {figures} | {'; '.join(notes)} |"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("|", "/").split())
 
 
 def _wrong(report: Mapping[str, Any], name: str) -> str | None:

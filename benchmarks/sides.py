@@ -187,8 +187,8 @@ def dlt_to_iceberg(source: Sources) -> Side:
 
 def ingestr_run(source: Sources, target: str, table: str, strategy: str = "replace") -> Command:
     program = environments.rival("ingestr").program("ingestr")
-    return [program, "ingest", "--source-uri", source.url, "--source-table", "public.trips", "--dest-uri", target,
-            "--dest-table", table, "--incremental-strategy", strategy, "--yes", "--progress", "json",
+    return [program, "ingest", "--source-uri", source.url, "--source-table", "public.trips",
+            "--dest-uri", target, "--dest-table", table, "--incremental-strategy", strategy, "--yes", "--progress", "json",
             "--no-load-timestamp"]  # fmt: skip
 
 

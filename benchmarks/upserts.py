@@ -1,7 +1,7 @@
 """Upserts into Iceberg tables of several sizes (`p5`): row deltas beside `upsert` of pyiceberg alone.
 
-Each side and size is one process, which makes the table and then upserts its batches; a run is one batch. What the
-change log of a database adds to it is measured elsewhere.
+Each side and size is one process, which makes the table and then upserts its batches; a run is one batch.
+What the change log of a database adds to it is measured elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environments, marks, tree
-from benchmarks.contest import Command
+from benchmarks.contest import Command, median
 from benchmarks.report import report
 from benchmarks.scene import workplace
 
@@ -23,7 +23,7 @@ CHANGES = 100_000  # as benchmarks.upsert has it
 OURS, PYICEBERG = "Headrace", "pyiceberg"
 TIMEOUT = 400.0
 HOW = {
-    OURS: "batches of 100,000: half updates, a quarter inserts, a quarter deletes; the first one, cold, left out",
+    OURS: "batches of 100,000: half updates, a quarter inserts, a quarter deletes; the cold first one left out",
     PYICEBERG: "batches of 100,000: two thirds updates, one third inserts, as its `upsert` knows no deletes",
 }
 
@@ -58,7 +58,7 @@ def named(side: str, size: int) -> str:
 
 
 def _p5(runs: marks.Runs, sizes: Sequence[int]) -> Sequence[marks.Mark]:
-    small, large = (marks.median(runs, named(OURS, size)) for size in (sizes[0], sizes[-1]))
+    small, large = (median(runs, named(OURS, size)) for size in (sizes[0], sizes[-1]))
     growth = None if small is None or large is None else large / small
     mark = f"P5 a batch in {sizes[-1]:,} rows, × its time in {sizes[0]:,}"
     return [marks.Mark(mark, sizes[-1] / sizes[0], growth, most=True)]

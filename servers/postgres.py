@@ -139,7 +139,7 @@ class PostgresServer:
 
 
 class DebianPostgres(PostgresServer):
-    """The same with the newest server of Debian's packages, which speaks TLS, with a certificate of its own."""
+    """The same with the newest server of Debian's packages, which speaks TLS."""
 
     def __init__(self, *, settings: Mapping[str, str] = FAST):
         self._installed = self.installed()

@@ -1,7 +1,7 @@
 """dlt: one table of PostgreSQL into Parquet files, an Iceberg table or another PostgreSQL.
 
-`dlt_load.py SOURCE parquet|iceberg|postgres TARGET replace|append`, by the Python of dlt's own environment; other
-settings come from the environment. Prints the seconds of `pipeline.run`.
+`dlt_load.py SOURCE parquet|iceberg|postgres TARGET replace|append`; other settings come from the environment.
+Prints the seconds of `pipeline.run`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """pyiceberg alone: `pyiceberg_upsert.py FOLDER ROWS CHANGES BATCHES`.
 
-Upserts batches, two thirds updates and one third inserts since it knows no deletes, of keys spread at random over a
-table of ROWS rows. Prints the seconds of each as JSON.
+Upserts batches, two thirds updates and one third inserts since it knows no deletes, of keys spread at random
+over a table of ROWS rows. Prints the seconds of each as JSON.
 """
 
 import json
