@@ -47,7 +47,7 @@ class Written:
 
 def in_postgres(connection: psycopg.Connection[Any], table: str) -> Sums:
     """`table` goes into the statement as it is."""
-    cursor = connection.execute(_statement(0, table))  # type: ignore[arg-type]
+    cursor = connection.execute(_statement(0, table).encode())
     assert cursor.description is not None
     row = cursor.fetchone()
     assert row is not None

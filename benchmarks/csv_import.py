@@ -31,7 +31,7 @@ def _write(url: str, file: Path) -> None:
     with psycopg.connect(url) as connection, file.open("wb") as out:
         columns = ", ".join(f"{name}::text" if name == "stored" else name for name in check.COLUMNS)
         statement = f"COPY (SELECT {columns} FROM trips) TO STDOUT (FORMAT csv, HEADER)"
-        with connection.cursor() as cursor, cursor.copy(statement) as copy:  # type: ignore[arg-type]
+        with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for block in copy:
                 out.write(block)
 

@@ -50,9 +50,12 @@ def tables(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _section(part: str, report: Mapping[str, Any]) -> Iterator[str]:
     machine = report["machine"]
+    where = (
+        f"{report['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}"
+    )
     yield f"## {report['title']}\n"
-    yield f"`make bench PARTS={part}` · {report['at'][:10]} · {report['rows']:,} rows · {report['cores']} cores"
-    yield f"of {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']} · {_server(report)}\n"
+    yield f"`make bench PARTS={part}` · {report['at'][:10]} · {report['rows']:,} rows · {_server(report)}"
+    yield f"· {where}\n"
     yield "| | whole, s | inner, s | rows/s | CPU s | peak MB | runs | how |"
     yield "|---|---|---|---|---|---|---|---|"
     yield from _rows(report)

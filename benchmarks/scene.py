@@ -54,7 +54,7 @@ def staged(server: PostgresServer, rows: int, query: str = "") -> Iterator[Scene
         server.database("bench") as url,
         server.connect("bench") as connection,
     ):
-        connection.execute(TABLE.format(rows=rows))  # type: ignore[arg-type]
+        connection.execute(TABLE.format(rows=rows).encode())
         connection.execute("VACUUM (FREEZE, ANALYZE) trips")
         yield Scene(sides.Sources(url + query), rows, check.in_postgres(connection, "trips"), folder)
 

@@ -23,7 +23,7 @@ CHANGES = 100_000  # as benchmarks.upsert has it
 OURS, PYICEBERG = "Headrace", "pyiceberg"
 TIMEOUT = 400.0
 HOW = {
-    OURS: "batches of 100,000: half updates, a quarter inserts, a quarter deletes; the cold first one left out",
+    OURS: "batches of 100,000: half updates, a quarter inserts, a quarter deletes; the first left out",
     PYICEBERG: "batches of 100,000: two thirds updates, one third inserts, as its `upsert` knows no deletes",
 }
 

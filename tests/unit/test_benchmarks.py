@@ -1,4 +1,4 @@
-"""The measuring itself: medians, marks, memory of a process tree, the comparison of copies, the tables of the page."""
+"""The measuring itself: medians, marks, memory of a process tree, comparing copies, the tables of the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import duckdb
 import psycopg
 import pytest
 
-from benchmarks import check, contest, marks, results, sides, tree
+from benchmarks import check, contest, environments, marks, results, sides, tree
 from benchmarks.trips import TABLE
 
 ROWS = 700
@@ -117,7 +117,10 @@ def test_memory_is_that_of_all_processes_below() -> None:
 
 def test_the_peak_outlives_the_process(tmp_path: Path) -> None:
     held = tmp_path / "held"
-    script = HOLD.format(mb=64) + f"; print('said'); open({str(held)!r}, 'w').close(); import time; time.sleep(0.5)"
+    script = (
+        HOLD.format(mb=64)
+        + f"; print('said'); open({str(held)!r}, 'w').close(); import time; time.sleep(0.5)"
+    )
     spent = tree.run([sys.executable, "-c", script], folder=tmp_path, env={})
     assert (spent.code, spent.out) == (0, "said\n")
     assert spent.cpu > 0
@@ -126,7 +129,9 @@ def test_the_peak_outlives_the_process(tmp_path: Path) -> None:
 
 def test_a_side_that_does_not_end_is_killed(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="did not end within 0 s"):
-        tree.run([sys.executable, "-c", "import sys, time; time.sleep(600)"], folder=tmp_path, env={}, timeout=0.2)
+        tree.run(
+            [sys.executable, "-c", "import sys, time; time.sleep(600)"], folder=tmp_path, env={}, timeout=0.2
+        )
 
 
 def side(name: str, script: str, sums: check.Sums | None = None) -> contest.Side:
@@ -154,7 +159,11 @@ def test_sides_take_turns_and_one_that_fails_ends_no_other(tmp_path: Path) -> No
         runs=2,
     )
     assert log.read_text() == "abab"
-    assert [run["wrong"] for name in "ab" for run in outcome.runs[name]] == [None, None, *["rows 2, not 1"] * 2]
+    assert [run["wrong"] for name in "ab" for run in outcome.runs[name]] == [
+        None,
+        None,
+        *["rows 2, not 1"] * 2,
+    ]
     assert {run["inner"] for run in outcome.runs["a"]} == {0.25}
     assert "c" not in outcome.runs
     assert "ended with code 3" in outcome.sides["c"]["failed"]
@@ -196,7 +205,7 @@ def test_tables_rank_by_time_and_never_a_wrong_copy() -> None:
 
 
 def test_a_try_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results.environments, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(environments, "CACHE", tmp_path / "cache")
     file = results.save("p0", told(quick=True), tmp_path / "results")
     assert file == tmp_path / "cache" / "tries" / "2026-11-24-p0.json"
     assert results.newest(tmp_path / "results") == {}
