@@ -235,7 +235,7 @@ def sling_to_parquet(source: Sources) -> Side:
             "--tgt-options", '{"compression": "zstd", "file_max_rows": 1000000}',
         ],
         inner=sling_rate,
-        settings="full-refresh, zstd, files of 1,000,000 rows: split by size, as it does itself, it loses rows",
+        settings="full-refresh, zstd, files of 1,000,000 rows: split by size, its default, it loses rows",
         env={"DUCKDB_PATH": str(sling.program("duckdb")), "DUCKDB_VERSION": version},
         not_level="zstd level 3 and row groups of 122,880 (DuckDB's own), and can't be told otherwise",
         sums=lambda place: check.in_parquet(parquet_under("out")(place)), files=parquet_under("out"),

@@ -1,4 +1,4 @@
-"""The measuring itself: medians, marks, memory of a process tree, comparing copies, the tables of the page."""
+"""The measuring itself: medians, marks, memory of a process tree, comparing copies, tables of the page."""
 
 from __future__ import annotations
 
