@@ -35,7 +35,7 @@ docs: $(READY) ## Write docs/reference anew from the code
 
 # uv takes the files that the lock file names. Where only a mirror can be reached, pip asks the mirror
 # for them, and the lock file's hashes still decide.
-$(READY): uv.lock pyproject.toml hatch_build.py $(wildcard src/headrace/native/*.c)
+$(READY): uv.lock pyproject.toml hatch_build.py $(wildcard src/headrace/native/*.[ch])
 	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  for python in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
 	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \

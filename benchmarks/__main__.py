@@ -14,11 +14,27 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import copying, csv_import, executors, full_load, marks, reading, results, scene, upserts
+from benchmarks import (
+    copying,
+    csv_import,
+    executors,
+    full_load,
+    marks,
+    postgres_target,
+    reading,
+    results,
+    scene,
+    upsert,
+    upserts,
+)
 
-PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
+STAGES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "executors": executors.measure,
+    "postgres_target": postgres_target.measure,
     "reading": reading.measure,
+    "upsert": upsert.measure,
+}
+CONTESTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "p1": full_load.to_parquet,
     "p1t": full_load.to_parquet_over_tls,
     "p2": full_load.to_iceberg,
@@ -26,6 +42,7 @@ PARTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "p5": upserts.measure,
     "p10": csv_import.measure,
 }
+PARTS = {**STAGES, **CONTESTS}
 
 
 def main(words: list[str]) -> int:
@@ -44,7 +61,8 @@ def main(words: list[str]) -> int:
         return 64
     reports = {}
     for name in asked.parts or PARTS:
-        reports[name] = found = PARTS[name](**({"rows": asked.rows} if asked.rows else {}))
+        rows = {"rows": asked.rows} if asked.rows and name in CONTESTS else {}
+        reports[name] = found = PARTS[name](**rows)
         if "marks" in found:
             print(f"{name}: {results.save(name, found)}", file=sys.stderr, flush=True)
             results.render()

@@ -4,27 +4,14 @@
    and says how much room the columns need; `headrace_fill` may then trust the block. Neither keeps
    anything between calls. The structs are declared a second time in connectors/postgres/compiled.py. */
 
-#include <stdint.h>
-#include <string.h>
+#include "pgformat.h"
 
 #ifndef _WIN32
 #include <errno.h>
 #include <poll.h>
 #endif
 
-#if !defined(__SIZEOF_INT128__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the kernels need integers of 128 bits and a little-endian machine"
-#endif
-
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-
-enum { ABI = 1 };
+enum { ABI = 2 };
 
 enum kind {
     BOOL, INT2, INT4, INT8, OID, FLOAT4, FLOAT8, NUMERIC,
@@ -210,14 +197,7 @@ EXPORT int32_t headrace_measure(const uint8_t *data, int64_t size, struct column
 
 /* ---- fill ---- */
 
-static const int64_t EPOCH_DAYS = 10957, DAY_US = 86400000000; /* 1970-01-01 to 2000-01-01 */
 static const int64_t LAST_DAY = 2932896, FIRST_DAY = -719162;   /* 9999-12-31, 0001-01-01 */
-
-static const uint64_t POWERS[20] = {
-    1u, 10u, 100u, 1000u, 10000u, 100000u, 1000000u, 10000000u, 100000000u, 1000000000u, 10000000000u,
-    100000000000u, 1000000000000u, 10000000000000u, 100000000000000u, 1000000000000000u,
-    10000000000000000u, 100000000000000000u, 1000000000000000000u, 10000000000000000000u,
-};
 
 static inline void unset(struct column *column, int64_t row)
 {
