@@ -27,8 +27,8 @@ check: $(READY) ## Format, lint, types, import rules, spelling, licences, genera
 test: check ## Everything of check, and the whole suite against real servers
 	$(BIN)/pytest -n 2
 
-bench: $(READY) ## Measure speed, side by side; PARTS="…" chooses parts, results are JSON on stdout
-	@$(BIN)/python -m benchmarks $(PARTS)
+bench: $(READY) ## Measure speed beside other tools; PARTS="…" chooses parts, ROWS=300000 makes it a quick try
+	@$(BIN)/python -m benchmarks $(PARTS) $(if $(ROWS),--rows $(ROWS))
 
 docs: $(READY) ## Write docs/reference anew from the code
 	$(BIN)/python -m docs.generate

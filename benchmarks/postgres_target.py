@@ -21,8 +21,8 @@ from typing import Any
 import psycopg
 
 from benchmarks.executors import RUNS
-from benchmarks.reading import TABLE
 from benchmarks.report import report
+from benchmarks.trips import TABLE
 from servers.postgres import PostgresServer
 
 SUMS = """
