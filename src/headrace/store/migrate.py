@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect, text
 from headrace.errors import ConfigError
 from headrace.store.database import Database
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; here too, so that opening a store that stands there loads no Alembic."""
 
 SCRIPTS = Path(__file__).with_name("migrations")

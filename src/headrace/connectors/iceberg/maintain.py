@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from headrace.connector import Maintained, Maintenance
+from headrace.connector import Maintained, Maintenance, Wear
 from headrace.connectors.iceberg.catalog import Identifier, translated
 from headrace.connectors.iceberg.commit import PROPERTY
 from headrace.connectors.iceberg.compact import compact
@@ -31,11 +32,25 @@ def maintain(
         steps["orphans"] = lambda load: clear(load, wanted)
     for name in _tables(catalog, wanted, namespace):
         for step, act in steps.items():
+            if wanted.stopping():
+                return
             shown = ".".join(name)
             try:
                 yield Maintained(table=shown, step=step, counts=act(partial(_load, catalog, name)))
             except HeadraceError as error:
                 yield Maintained(table=shown, step=step, error=error)
+
+
+def wear(table: Table, name: Identifier, target_bytes: int) -> Wear:
+    """What the summary of the current snapshot says; another writer's may say nothing."""
+    snapshot = table.current_snapshot()
+    said = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    total = {what: int(said.get(f"total-{what}", 0)) for what in ("data-files", "delete-files", "files-size")}
+    return Wear(
+        table=".".join(name),
+        delete_files=total["delete-files"],
+        small_files=max(total["data-files"] - math.ceil(total["files-size"] / target_bytes), 0),
+    )
 
 
 def _load(catalog: Catalog, name: Identifier) -> Table:
