@@ -18,9 +18,14 @@ from pyiceberg.manifest import (
     ManifestWriterV2,
 )
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import (
+    Operation,
+    SnapshotSummaryCollector,
+    Summary,
+    update_snapshot_summaries,
+)
 from pyiceberg.table.update.snapshot import _FastAppendFiles
-from pyiceberg.typedef import Record
+from pyiceberg.typedef import EMPTY_DICT, Record
 
 
 class _DeletesWriter(ManifestWriterV2):
@@ -50,6 +55,14 @@ class _RowDelta(_FastAppendFiles):
                 )
             )  # fmt: skip
         return [writer.to_manifest_file(), *super()._manifests()]
+
+    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
+        metadata = self._transaction.table_metadata
+        counted = SnapshotSummaryCollector()
+        counted.add_file(self.deletes, metadata.schema())
+        parent = metadata.current_snapshot()
+        summary = Summary(operation=self._operation, **counted.build())
+        return update_snapshot_summaries(summary, parent.summary if parent else None)
 
 
 def delete_position(table: Table, file: str, position: int) -> None:

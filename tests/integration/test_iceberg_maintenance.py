@@ -301,7 +301,8 @@ def test_only_old_files_that_nothing_names_are_orphans(lake: Lake, tmp_path: Pat
         "bytes_removed": 5,
     }
     assert maintain(lake, ORPHANS)["orphans"] == {"files_removed": 1, "bytes_removed": 5}
-    assert on_disk(tmp_path) == named | {str(other)}
+    left = {path for path in on_disk(tmp_path) if "/metadata/" not in path}
+    assert left == {path for path in named if "/metadata/" not in path} | {str(other)}
     lake.publish(ORDERS, UPSERT, staged)
     assert notes(lake) == expected | {1: "staged"}
 
@@ -328,7 +329,7 @@ def test_rows_whose_stage_was_cleared_away_are_refused_and_not_half_committed(
 ) -> None:
     lake.load(ORDERS, mode, [{"id": 0, "note": "old"}])
     staged = lake.stage(ORDERS, mode, [{"id": 1, "note": "staged"}])
-    staged = replace(staged, detail=staged.detail | {"at": staged.detail["at"] - 5 * 86_400})
+    staged = replace(staged, detail=staged.detail | {"at": staged.detail["at"] - 5 * 86_400.0})
     for path in [file["path"] for file in staged.detail["files"]] + staged.detail["keys"]:
         age(path.removeprefix("file://"), 5)
     maintain(lake, ORPHANS)

@@ -1,4 +1,4 @@
-"""One atomic commit: files in, files out, and the token with them."""
+"""Commits a change and a token in one step, again on conflict, and finds out what became of a lost reply."""
 
 from __future__ import annotations
 
@@ -6,57 +6,22 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import (
-    DataFile,
-    ManifestContent,
-    ManifestEntry,
-    ManifestEntryStatus,
-    ManifestFile,
-    ManifestWriterV2,
-)
 from pyiceberg.table import Table, Transaction
-from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import (
-    Operation,
-    SnapshotSummaryCollector,
-    Summary,
-    ancestors_of,
-    update_snapshot_summaries,
-)
-from pyiceberg.table.update.snapshot import _MergeAppendFiles
-from pyiceberg.typedef import EMPTY_DICT
+from pyiceberg.table.snapshots import ancestors_of
 
 from headrace.connector import Staged, Token
 from headrace.connectors.iceberg.catalog import outcome_unknown, translate, translated
+from headrace.connectors.iceberg.swap import Change, Swap, SwapTransaction, require_unmoved
 from headrace.errors import OutcomeUnknown, StageLost, TransientError
 
 ATTEMPTS = 25
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 ANCESTORS = 100
 PROPERTY = "headrace.token."
-LASTS = 12 * 60 * 60  # seconds for which no maintenance takes what was staged for an orphan
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a commit does to a table.
-
-    `removed` are paths of data files and delete files, None means all there are; no other manifests than
-    those of `within` list them. `deletes` are new
-    position-delete files, good for the very snapshot that the change was planned on; `rewrites` says
-    that the table's rows stay what they are.
-    """
-
-    added: Sequence[DataFile] = ()
-    removed: Collection[str] | None = frozenset()
-    within: Collection[str] = frozenset()
-    deletes: Sequence[DataFile] = ()
-    rewrites: bool = False
+CLEARED = "headrace.cleared"
 
 
 def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], token: Token | None) -> None:
@@ -71,8 +36,10 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], to
     for attempt in range(ATTEMPTS):
         with translated("reading the table"):
             table = load()
-        if tried is not None and not tried.refused(table):
-            return
+        if tried is not None:
+            if _landed(table, token, tried):
+                return
+            tried.clean()
         if token is not None and not token.supersedes(token_in(table, token.pipeline)):
             return
         with translated("planning the commit"):
@@ -94,8 +61,10 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], to
                 raise ours from error
             raise
     with translated("reading the table"):
-        if tried is not None and not tried.refused(load()):
-            return
+        if tried is not None:
+            if _landed(load(), token, tried):
+                return
+            tried.clean()
     raise TransientError(
         "iceberg.conflict",
         f"other writers changed the table during each of {ATTEMPTS} attempts to commit",
@@ -104,24 +73,28 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], to
 
 
 def check_staged(table: Table, staged: Sequence[Staged]) -> None:
-    """Raise StageLost if the table was replaced by another, or old staged files cleared away, meanwhile."""
+    """Raise StageLost if the table was replaced by another, or what was staged may have been cleared away."""
     if any(one.detail["table"] != str(table.metadata.table_uuid) for one in staged):
         raise StageLost(
             "iceberg.table_replaced",
             f"the table {'.'.join(table.name())} was dropped and made anew after rows had been staged for it",
             remedy="Nothing to do: the rows are read again.",
         )
-    long_ago = time.time() - LASTS
-    for one in staged:
-        if one.detail.get("at", 0) > long_ago:
-            continue
-        for path in (*[file["path"] for file in one.detail["files"]], *one.detail["keys"]):
-            if not table.io.new_input(path).exists():
-                raise StageLost(
-                    "iceberg.stage_cleared",
-                    f"rows staged for {'.'.join(table.name())} waited so long that they were cleared away",
-                    remedy="Nothing to do: the rows are read again.",
-                )
+    cleared = float(table.properties.get(CLEARED, 0))
+    if any(one.detail.get("at", 0) < cleared for one in staged):
+        raise StageLost(
+            "iceberg.stage_cleared",
+            f"rows staged for {'.'.join(table.name())} waited so long that they may have been cleared away",
+            remedy="Nothing to do: the rows are read again. Let orphans grow older than the longest load.",
+        )
+
+
+def fence(load: Callable[[], Table], until: float) -> None:
+    """Let no commit succeed, from now on, of files staged before `until`, in seconds since 1970.
+
+    A snapshot that changes no row makes every commit that is under way look at the table again.
+    """
+    commit(load, lambda table: Change(rewrites=True, properties={CLEARED: str(until)}), None)
 
 
 def tokens_said(table: Table) -> dict[str, str]:
@@ -156,17 +129,17 @@ def token_in(table: Table, pipeline: str) -> Token | None:
 
 
 def _prepare(table: Table, change: Change, token: Token | None) -> tuple[Transaction, Swap]:
-    transaction = _Transaction(table)
+    transaction = SwapTransaction(table)
     swap = Swap(transaction, change, _said(token) if token else {})
     try:
         swap.commit()
     except Exception:
         swap.clean()
         raise
-    if token:
-        transaction.set_properties(
-            {PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)}
-        )
+    said = {PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)} if token else {}
+    if said or change.properties:
+        transaction.set_properties({**said, **change.properties})
+    require_unmoved(transaction)
     # With producers registered, pyiceberg answers a conflict by rebasing and committing again, without
     # a look at our token; without any it raises at once.
     transaction._snapshot_producers.clear()
@@ -187,14 +160,7 @@ def _look(load: Callable[[], Table], token: Token | None, tried: Swap, error: Ex
     """Return if our commit is there, else leave the question open: it may yet arrive."""
     landed = False
     with contextlib.suppress(Exception):
-        table = load()
-        last = token_in(table, token.pipeline) if token else None
-        same = (
-            token is not None
-            and last is not None
-            and (last.epoch, last.sequence) == (token.epoch, token.sequence)
-        )
-        landed = same or table.metadata.snapshot_by_id(tried.snapshot_id) is not None
+        landed = _landed(load(), token, tried)
     if not landed:
         raise OutcomeUnknown(
             "iceberg.commit_unknown",
@@ -203,154 +169,12 @@ def _look(load: Callable[[], Table], token: Token | None, tried: Swap, error: Ex
         ) from error
 
 
-class _Transaction(Transaction):
-    """Does not copy the whole metadata at every look before there is an update, as pyiceberg does."""
+def _landed(table: Table, token: Token | None, tried: Swap) -> bool:
+    """Was this commit made, although its reply was lost or a conflict?
 
-    @property
-    def table_metadata(self) -> TableMetadata:
-        return super().table_metadata if self._updates else self._table.metadata
-
-
-class _DeletesWriter(ManifestWriterV2):
-    """Writes a manifest of delete files; pyiceberg has none."""
-
-    def content(self) -> ManifestContent:
-        return ManifestContent.DELETES
-
-    @property
-    def _meta(self) -> dict[str, str]:
-        return {**super()._meta, "content": "deletes"}
-
-
-class Swap(_MergeAppendFiles):
-    """One snapshot that takes files out and puts others in, data files and position deletes alike.
-
-    There is a snapshot even for no files, since only a new snapshot makes the catalogue refuse an
-    older worker: the commit requires that the branch still stands where this one found it.
+    A transport that repeats a request whose reply was lost makes a commit conflict with itself. The token
+    outlives the snapshot, which may have expired.
     """
-
-    def __init__(self, transaction: Transaction, change: Change, properties: dict[str, str]):
-        nothing_out = change.removed is not None and not change.removed and not change.deletes
-        empty = transaction.table_metadata.current_snapshot() is None
-        operation = Operation.APPEND if nothing_out or empty else Operation.OVERWRITE
-        super().__init__(operation, transaction, transaction._table.io, snapshot_properties=properties)
-        self._removed, self._within = change.removed, change.within
-        self._deletes = change.deletes
-        self._rewrites = change.rewrites
-        self._untouched: list[ManifestFile] = []
-        self._remaining: list[tuple[int, ManifestContent, list[ManifestEntry]]] = []
-        for file in change.added:
-            self.append_data_file(file)
-
-    def _deleted_entries(self) -> list[ManifestEntry]:
-        """The entries of removed data files; sorts what stays on the way (pyiceberg calls this first)."""
-        self._untouched, self._remaining, out = [], [], []
-        parent = self._transaction.table_metadata.current_snapshot()
-        for manifest in parent.manifests(self._io) if parent else ():
-            if self._removed is not None and manifest.manifest_path not in self._within:
-                self._untouched.append(manifest)
-                continue
-            entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
-            gone = [e for e in entries if self._removed is None or e.data_file.file_path in self._removed]
-            if not gone and self._removed is not None:
-                self._untouched.append(manifest)
-                continue
-            stays = [e for e in entries if self._removed and e.data_file.file_path not in self._removed]
-            stays = [self._as(ManifestEntryStatus.EXISTING, entry) for entry in stays]
-            went = [self._as(ManifestEntryStatus.DELETED, entry) for entry in gone]
-            self._deleted_data_files.update(e.data_file for e in gone)
-            if manifest.content == ManifestContent.DATA:
-                out += went
-            else:
-                stays += went
-            if stays:
-                self._remaining.append((manifest.partition_spec_id, manifest.content, stays))
-        if missing := set(self._removed or ()) - {file.file_path for file in self._deleted_data_files}:
-            raise AssertionError(f"a file to be removed is not in the table: {missing.pop()}")
-        return out
-
-    def _existing_manifests(self) -> list[ManifestFile]:
-        kept = [m for m in self._untouched if m.has_added_files() or m.has_existing_files()]
-        return kept + [self._manifest(*remaining) for remaining in self._remaining]
-
-    def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        by_spec: dict[int, list[ManifestEntry]] = {}
-        for file in self._deletes:
-            arguments: dict[str, Any] = {
-                "status": ManifestEntryStatus.ADDED,
-                "snapshot_id": self.snapshot_id,
-                "sequence_number": None,
-                "file_sequence_number": None,
-                "data_file": file,
-            }
-            by_spec.setdefault(file.spec_id, []).append(ManifestEntry.from_args(**arguments))
-        new = [self._manifest(spec, ManifestContent.DELETES, entries) for spec, entries in by_spec.items()]
-        merged = super()._process_manifests(manifests)
-        deletes = [m for m in merged if m.content == ManifestContent.DELETES]
-        return [m for m in merged if m.content == ManifestContent.DATA] + self._fewer(deletes) + new
-
-    def _fewer(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        """Manifests of deletes in one for each spec once they are many, as pyiceberg does for data."""
-        if not self._merge_enabled or len(manifests) < self._min_count_to_merge:
-            return manifests
-        by_spec: dict[int, list[ManifestEntry]] = {}
-        for manifest in manifests:
-            for entry in manifest.fetch_manifest_entry(self._io, discard_deleted=False):
-                ours = entry.snapshot_id == self.snapshot_id
-                if entry.status == ManifestEntryStatus.DELETED and not ours:
-                    continue
-                gone = entry.status == ManifestEntryStatus.DELETED
-                status = ManifestEntryStatus.DELETED if gone else ManifestEntryStatus.EXISTING
-                by_spec.setdefault(manifest.partition_spec_id, []).append(self._as(status, entry))
-        return [self._manifest(spec, ManifestContent.DELETES, entries) for spec, entries in by_spec.items()]
-
-    def _manifest(self, spec: int, content: ManifestContent, entries: list[ManifestEntry]) -> ManifestFile:
-        writer = self.new_manifest_writer(self.spec(spec))
-        if content == ManifestContent.DELETES:
-            output, compression = writer._output_file, self._compression
-            writer = _DeletesWriter(self.spec(spec), self.schema(), output, self.snapshot_id, compression)
-        with writer:
-            for entry in entries:
-                writer.add_entry(entry)
-        return writer.to_manifest_file()
-
-    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
-        """The totals; not by partition, since pyiceberg cannot name days beyond Python's calendar."""
-        metadata = self._transaction.table_metadata
-        collector = SnapshotSummaryCollector()
-        for file in (*self._added_data_files, *self._deletes):
-            collector.add_file(file, metadata.schema())
-        for file in self._deleted_data_files:
-            collector.remove_file(file, metadata.schema())
-        parent = metadata.current_snapshot()
-        summary = update_snapshot_summaries(
-            Summary(operation=self._operation, **collector.build(), **snapshot_properties),
-            parent.summary if parent else None,
-        )
-        if self._rewrites:  # pyiceberg counts for three kinds of operation, and this is the fourth
-            return Summary(operation=Operation.REPLACE, **summary.additional_properties)
-        return summary
-
-    def _as(self, status: ManifestEntryStatus, entry: ManifestEntry) -> ManifestEntry:
-        arguments: dict[str, Any] = {
-            "status": status,
-            "snapshot_id": self.snapshot_id if status == ManifestEntryStatus.DELETED else entry.snapshot_id,
-            "sequence_number": entry.sequence_number,
-            "file_sequence_number": entry.file_sequence_number,
-            "data_file": entry.data_file,
-        }
-        return ManifestEntry.from_args(**arguments)
-
-    def refused(self, table: Table) -> bool:
-        """Was this commit, which the catalogue called a conflict, really not made? If so, cleans up.
-
-        A transport that repeats a request whose reply was lost makes a commit conflict with itself.
-        """
-        if table.metadata.snapshot_by_id(self.snapshot_id) is not None:
-            return False
-        self.clean()
-        return True
-
-    def clean(self) -> None:
-        """Remove the manifests of a commit that was not made."""
-        self._clean_all_uncommitted()
+    last = token_in(table, token.pipeline) if token else None
+    same = token and last and (last.epoch, last.sequence) == (token.epoch, token.sequence)
+    return bool(same) or table.metadata.snapshot_by_id(tried.snapshot_id) is not None

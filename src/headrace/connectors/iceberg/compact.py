@@ -17,13 +17,14 @@ from pyiceberg.typedef import Record
 
 from headrace.connector import Maintenance
 from headrace.connectors.iceberg.catalog import translated
-from headrace.connectors.iceberg.commit import Change, commit
+from headrace.connectors.iceberg.commit import commit
 from headrace.connectors.iceberg.deltas import write_deletes
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.keys import Numbers
 from headrace.connectors.iceberg.live import Indexes, LiveFile, TableIndex
 from headrace.connectors.iceberg.rewrite import Details, rewrite
-from headrace.connectors.iceberg.write import remove
+from headrace.connectors.iceberg.storage import remove
+from headrace.connectors.iceberg.swap import Change
 from headrace.errors import OutcomeUnknown
 
 COMMIT_BYTES = 1 << 30
@@ -197,13 +198,8 @@ class _Compaction:
         if not rewritten and not out:
             self._change = None
             return None
-        gone += [
-            (file, dead[file.path])
-            for file in index.data
-            if (file.spec, file.partition) in self._joined
-            and file.path in dead
-            and file.path not in rewritten
-        ]
+        named = {path for delete in out for path in index.named()[delete]} - rewritten
+        gone += [(file, dead[file.path]) for file in index.data if file.path in named and file.path in dead]
         deletes = write_deletes(table, gone)
         self._written += [file.file_path for file in deletes]
         removed = rewritten | out

@@ -14,7 +14,8 @@ from pyiceberg.typedef import Record
 
 from headrace.connectors.iceberg.keys import Numbers
 from headrace.connectors.iceberg.live import LiveFile
-from headrace.connectors.iceberg.write import parquet_options, remove
+from headrace.connectors.iceberg.storage import remove
+from headrace.connectors.iceberg.write import parquet_options
 
 PATH_ID, POSITION_ID = 2147483546, 2147483545
 _SCHEMA = pa.schema(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import islice
 
 from pyarrow import fs
 from pyiceberg.exceptions import CommitFailedException
@@ -21,11 +20,13 @@ from pyiceberg.utils.concurrent import ExecutorFactory
 
 from headrace.connector import Maintenance
 from headrace.connectors.iceberg.catalog import translated
-from headrace.connectors.iceberg.commit import tokens_said
-from headrace.connectors.iceberg.write import remove
+from headrace.connectors.iceberg.commit import fence, tokens_said
+from headrace.connectors.iceberg.storage import remove
+from headrace.connectors.iceberg.swap import require_unmoved
 from headrace.errors import ConfigError, TransientError
 
-DAY = 24 * 60 * 60
+HOUR = 60 * 60
+DAY = 24 * HOUR
 ATTEMPTS = 10
 CHUNK = 500
 
@@ -36,9 +37,10 @@ def expire(load: Callable[[], Table], wanted: Maintenance) -> Mapping[str, int]:
         for _ in range(ATTEMPTS):
             table = load()
             old = _expired(table, wanted) if _may_clear(table) else []
-            gone = _only_in(table, old)
             if wanted.dry_run or not old:
-                return {"snapshots_out": len(old), "files_removed": len(gone)}
+                ids = {snapshot.snapshot_id for snapshot in old}
+                left = [s for s in table.metadata.snapshots if s.snapshot_id not in ids]
+                return {"snapshots_out": len(old), "files_removed": len(_only_in(table, old, table, left))}
             try:
                 _forget(table, old)
                 break
@@ -50,28 +52,32 @@ def expire(load: Callable[[], Table], wanted: Maintenance) -> Mapping[str, int]:
                 f"other writers changed the table during each of {ATTEMPTS} attempts to expire snapshots",
                 remedy="Run again when there is less going on.",
             )
-        left = load()
-        gone -= _named(left, left.metadata.snapshots)
-        remove(left.io, sorted(gone))
+        now = load()
+        gone = _only_in(table, old, now, now.metadata.snapshots)
+        remove(now.io, sorted(gone))
         return {"snapshots_out": len(old), "files_removed": len(gone)}
 
 
 def clear(load: Callable[[], Table], wanted: Maintenance) -> Mapping[str, int]:
     """Remove files in the table's own folders that nothing refers to and that have not changed for long.
 
-    What was staged and waits for its commit is such a file, too; hence the age, and a publish makes sure
-    that what it commits is still there once it is old. References are read after the files were listed,
-    and again before each few hundred are removed.
+    What was staged and waits for its commit is such a file, too. A fence in the table makes sure that it is
+    not committed any more; references are read once that stands, and again whenever the table has moved.
     """
     with translated("looking for orphans"):
         table = load()
         before = time.time() - wanted.orphans_after * DAY
         found = list(_old_files(table, before)) if _may_clear(table) else []
+        named = _paths(_all_named(table), table.io) if found else set()
+        found = [one for one in found if one[1] not in named]
         counts = {"files_removed": 0, "bytes_removed": 0}
+        if found and not wanted.dry_run:
+            fence(load, before + wanted.orphans_after * HOUR)  # clocks differ, by less than that
         for start in range(0, len(found), CHUNK):
-            chunk, table = found[start : start + CHUNK], load()
-            named = _paths(_all_named(table), table.io)
-            orphans = [(location, size) for location, path, size in chunk if path not in named]
+            now = load()
+            if now.metadata_location != table.metadata_location:
+                table, named = now, _paths(_all_named(now), now.io)
+            orphans = [(at, size) for at, path, size in found[start : start + CHUNK] if path not in named]
             if not wanted.dry_run:
                 remove(table.io, [location for location, _ in orphans])
             counts["files_removed"] += len(orphans)
@@ -85,14 +91,18 @@ def _may_clear(table: Table) -> bool:
 
 
 def _expired(table: Table, wanted: Maintenance) -> list[Snapshot]:
-    """Snapshots past their age: not the last ones of a branch, and not what a tag or a branch names."""
+    """Snapshots past their age: not what a branch or tag names, nor what a branch is to keep."""
     metadata = table.metadata
     limit = (time.time() - wanted.expire_after * DAY) * 1000
     kept = {ref.snapshot_id for ref in metadata.refs.values()}
     for ref in metadata.refs.values():
         if ref.snapshot_ref_type == SnapshotRefType.BRANCH:
-            line = ancestors_of(metadata.snapshot_by_id(ref.snapshot_id), metadata)
-            kept |= {snapshot.snapshot_id for snapshot in islice(line, max(wanted.keep_snapshots, 1))}
+            line = list(ancestors_of(metadata.snapshot_by_id(ref.snapshot_id), metadata))
+            kept |= {
+                s.snapshot_id for s in line[: max(wanted.keep_snapshots, ref.min_snapshots_to_keep or 1)]
+            }
+            since = time.time() * 1000 - (ref.max_snapshot_age_ms or 0)
+            kept |= {s.snapshot_id for s in line if s.timestamp_ms >= since}
     return [s for s in metadata.snapshots if s.timestamp_ms < limit and s.snapshot_id not in kept]
 
 
@@ -108,16 +118,12 @@ def _forget(table: Table, old: Collection[Snapshot]) -> None:
                 for name, ref in table.metadata.refs.items()
             ),
         )
+        require_unmoved(transaction)
 
 
-def _only_in(table: Table, old: Collection[Snapshot]) -> set[str]:
-    """The files that no other snapshot names."""
-    if not old:
-        return set()
-    ids = {snapshot.snapshot_id for snapshot in old}
-    return _named(table, old) - _named(
-        table, [s for s in table.metadata.snapshots if s.snapshot_id not in ids]
-    )
+def _only_in(table: Table, old: Collection[Snapshot], now: Table, left: Collection[Snapshot]) -> set[str]:
+    """The files of the `old` snapshots that none of those `left` names."""
+    return _named(table, old) - _named(now, left) if old else set()
 
 
 def _named(table: Table, snapshots: Collection[Snapshot]) -> set[str]:
@@ -156,7 +162,7 @@ def _old_files(table: Table, before: float) -> Iterator[tuple[str, str, int]]:
             field="warehouse",
             remedy="Leave orphans out, with --no-orphans.",
         )
-    scheme, netloc, base = PyArrowFileIO.parse_location(table.location(), table.io.properties)
+    scheme, netloc, base = PyArrowFileIO.parse_location(table.location().rstrip("/"), table.io.properties)
     files = table.io.fs_by_scheme(scheme, netloc)
     for folder in ("data", "metadata"):
         selector = fs.FileSelector(f"{base}/{folder}", recursive=True, allow_not_found=True)

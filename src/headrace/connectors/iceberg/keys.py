@@ -31,7 +31,7 @@ class Keys:
 
     @classmethod
     def of(cls, columns: Sequence[pa.ChunkedArray]) -> Keys:
-        """The keys whose columns are given, in the types of `key_column`."""
+        """The keys whose columns are given, as `key_column` makes them."""
         plain = [_plain(column) for column in columns]
         rows = np.arange(len(plain[0]), dtype=np.int32 if len(plain[0]) < 2**31 else np.int64)
         if any(column.null_count for column in plain):
@@ -101,18 +101,10 @@ def _plain(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if pa.types.is_time64(kind) or pa.types.is_timestamp(kind):
         return column.view(pa.int64())
     if pa.types.is_floating(kind):
-        return _bits(column)
+        return column.cast(pa.float64()).view(pa.int64())
     if pa.types.is_decimal(kind):
         return column.view(pa.binary(kind.byte_width)).cast(pa.large_binary())
     return column.cast(pa.large_binary())
-
-
-def _bits(column: pa.Array) -> pa.Array:
-    """Floats by their bits; zero has one sign, and not-a-number one form."""
-    floats = pc.fill_null(column.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False) + 0.0
-    floats = np.where(np.isnan(floats), np.nan, floats)
-    empty = column.is_null().to_numpy(zero_copy_only=False)
-    return pa.array(floats.view(np.int64), mask=empty if empty.any() else None)
 
 
 def _numbers(column: pa.Array) -> Numbers:

@@ -27,9 +27,9 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.typedef import Record
 from pyiceberg.utils.concurrent import ExecutorFactory
 
+from headrace.connectors.iceberg.keylog import key_column, key_type
 from headrace.connectors.iceberg.keys import Keys, Numbers
 from headrace.connectors.iceberg.types import from_iceberg
-from headrace.connectors.iceberg.write import key_column, key_type
 from headrace.errors import ConfigError
 
 INDEX_BYTES = 256 << 20
@@ -101,6 +101,7 @@ class TableIndex:
         self._found: dict[str, Keys] = {}
         self._dead: dict[str, Numbers] = {}
         self._applied: dict[str, frozenset[str]] = {}
+        self._looked: set[str] = set()
 
     def look(self, table: Table, key: Sequence[str] = ()) -> None:
         """Learn what the table's current snapshot holds; `key` names the columns to find rows by."""
@@ -125,9 +126,12 @@ class TableIndex:
     def dead(self, table: Table) -> Mapping[str, Numbers]:
         """The deleted rows of each data file that has any, ascending, as of the last look."""
         files = {file.path: file for file in self.deletes}
-        if not self._applied.keys() <= files.keys():
-            self._dead, self._applied = {}, {}
         live = {file.path: file.sequence for file in self.data}
+        # A rollback takes delete files away, or brings data files back that some of them name.
+        back = live.keys() - self._looked
+        if not self._applied.keys() <= files.keys() or any(back & names for names in self._applied.values()):
+            self._dead, self._applied = {}, {}
+        self._looked = set(live)
         parts: dict[str, list[Numbers]] = {}
         for path in files.keys() - self._applied.keys():
             positions = list(_read_positions(table.io, files[path]))

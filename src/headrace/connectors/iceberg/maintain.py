@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from headrace.connector import Maintained, Maintenance, Wear
@@ -14,7 +15,7 @@ from headrace.connectors.iceberg.catalog import Identifier, translated
 from headrace.connectors.iceberg.commit import PROPERTY
 from headrace.connectors.iceberg.compact import compact
 from headrace.connectors.iceberg.history import clear, expire
-from headrace.errors import ConfigError, HeadraceError, NotFoundError
+from headrace.errors import ConfigError, HeadraceError, NotFoundError, TransientError
 
 Step = Callable[[Callable[[], Table]], Mapping[str, int]]
 
@@ -31,12 +32,25 @@ def maintain(
     if wanted.orphans:
         steps["orphans"] = lambda load: clear(load, wanted)
     for name in _tables(catalog, wanted, namespace):
+        shown = ".".join(name)
+        try:
+            with translated("reading the table"):
+                ours = any(key.startswith(PROPERTY) for key in catalog.load_table(name).properties)
+        except NotFoundError:  # dropped meanwhile, or no Iceberg table
+            continue
+        except HeadraceError as error:
+            yield Maintained(table=shown, step=next(iter(steps), "compact"), error=error)
+            continue
+        if not ours and not wanted.tables:
+            continue
         for step, act in steps.items():
             if wanted.stopping():
                 return
-            shown = ".".join(name)
             try:
-                yield Maintained(table=shown, step=step, counts=act(partial(_load, catalog, name)))
+                load = _loader(catalog, name)
+                if step == "orphans":
+                    _refuse_shared(catalog, name)
+                yield Maintained(table=shown, step=step, counts=act(load))
             except HeadraceError as error:
                 yield Maintained(table=shown, step=step, error=error)
 
@@ -53,15 +67,61 @@ def wear(table: Table, name: Identifier, target_bytes: int) -> Wear:
     )
 
 
-def _load(catalog: Catalog, name: Identifier) -> Table:
-    table = catalog.load_table(name)
-    if table.metadata.format_version > 2:
-        raise ConfigError(
-            "iceberg.format_version_maintained",
-            f"the table {'.'.join(name)} has format version {table.metadata.format_version}",
-            remedy="Only versions 1 and 2 can be maintained: leave the table out.",
-        )
-    return table
+def _loader(catalog: Catalog, name: Identifier) -> Callable[[], Table]:
+    """Loads the table, and never another one that has taken its name meanwhile."""
+    first: list[object] = []
+
+    def load() -> Table:
+        table = catalog.load_table(name)
+        if table.metadata.format_version > 2:
+            raise ConfigError(
+                "iceberg.format_version_maintained",
+                f"the table {'.'.join(name)} has format version {table.metadata.format_version}",
+                remedy="Only versions 1 and 2 can be maintained: leave the table out.",
+            )
+        first.append(table.metadata.table_uuid)
+        if table.metadata.table_uuid != first[0]:
+            raise TransientError(
+                "iceberg.table_replaced_maintained",
+                f"the table {'.'.join(name)} was replaced by another while it was maintained",
+                remedy="Run again.",
+            )
+        return table
+
+    return load
+
+
+def _refuse_shared(catalog: Catalog, name: Identifier) -> None:
+    """A table that was renamed keeps its folder, and a new one of the old name may lie in the same."""
+    with translated("looking for tables that share a folder"):
+        table = catalog.load_table(name)
+        for other in _listed(catalog, ()):
+            if other == name:
+                continue
+            try:
+                found = catalog.load_table(other)
+            except (NoSuchTableError, FileNotFoundError):
+                continue
+            if any(_within(one, two) for one in _folders(table) for two in _folders(found)):
+                raise ConfigError(
+                    "iceberg.shared_folder",
+                    f"the tables {'.'.join(name)} and {'.'.join(other)} share a folder",
+                    remedy="Leave orphans out, with --no-orphans: one's files look like the other's orphans.",
+                )
+
+
+def _folders(table: Table) -> list[str]:
+    """Where files of the table lie, as paths that end with a slash."""
+    named = [table.properties.get(f"write.{kind}.path") for kind in ("data", "metadata")]
+    return [
+        PyArrowFileIO.parse_location(place.rstrip("/"), table.io.properties)[2] + "/"
+        for place in (table.location(), *named)
+        if place
+    ]
+
+
+def _within(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _tables(catalog: Catalog, wanted: Maintenance, namespace: str | None) -> Iterator[Identifier]:
@@ -78,11 +138,7 @@ def _tables(catalog: Catalog, wanted: Maintenance, namespace: str | None) -> Ite
     if wanted.tables:
         yield from (shown[name] for name in wanted.tables)
         return
-    for name in known:
-        with translated("reading the table"):
-            ours = any(key.startswith(PROPERTY) for key in catalog.load_table(name).properties)
-        if ours:
-            yield name
+    yield from known
 
 
 def _listed(catalog: Catalog, namespace: Identifier) -> Iterator[Identifier]:

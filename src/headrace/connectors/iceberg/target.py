@@ -43,14 +43,16 @@ from headrace.connectors.iceberg.catalog import (
     unmade,
     warehouse,
 )
-from headrace.connectors.iceberg.commit import Change, check_staged, commit, token_in
+from headrace.connectors.iceberg.commit import check_staged, commit, token_in
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.live import Indexes
 from headrace.connectors.iceberg.maintain import maintain, wear
 from headrace.connectors.iceberg.partition import make_spec
+from headrace.connectors.iceberg.storage import quietly, remove
+from headrace.connectors.iceberg.swap import Change
 from headrace.connectors.iceberg.upsert import Upsert
-from headrace.connectors.iceberg.write import IcebergWriter, quietly, remove
+from headrace.connectors.iceberg.write import IcebergWriter
 from headrace.errors import ConfigError, OutcomeUnknown, TransientError
 
 _EVOLVE_ATTEMPTS = 10

@@ -20,14 +20,16 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
 from headrace.connector import Staged
-from headrace.connectors.iceberg.commit import Change, check_staged
+from headrace.connectors.iceberg.commit import check_staged
 from headrace.connectors.iceberg.deltas import write_deletes
 from headrace.connectors.iceberg.files import data_file
+from headrace.connectors.iceberg.keylog import FILE, ORDER, ROW, key_type, last_of_each
 from headrace.connectors.iceberg.keys import Numbers
 from headrace.connectors.iceberg.live import Indexes, LiveFile
 from headrace.connectors.iceberg.rewrite import Details, rewrite
+from headrace.connectors.iceberg.storage import remove
+from headrace.connectors.iceberg.swap import Change
 from headrace.connectors.iceberg.types import from_iceberg
-from headrace.connectors.iceberg.write import FILE, ORDER, ROW, key_type, last_of_each, remove
 
 _ORDER_BITS = 40
 _NONE: Numbers = np.empty(0, np.int64)
