@@ -103,8 +103,8 @@ def test_two_pipelines_that_upsert_and_look_after_one_table_leave_it_exact(tmp_p
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
     assert_holds(target, latest())
+    said = []
     for case in cases:
         with case.open_store() as store:
-            last = store.runs.list(case.id)[0]
-            said = [line.message for line in store.runs.logs(last.id)]
-        assert any(line.startswith(("compact of", "maintenance of")) for line in said), said
+            said += [line.message for line in store.runs.logs(store.runs.list(case.id)[0].id)]
+    assert any(line.startswith("compact of") for line in said), said

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -12,6 +14,7 @@ import pytest
 
 from headrace.connector import ReadMode, WriteMode
 from headrace.connectors.iceberg.target import IcebergTarget
+from headrace.engine import follow
 from headrace.errors import TransientError
 from headrace.model.pipeline import Compact, Upkeep
 from headrace.model.run import RunStatus
@@ -110,8 +113,28 @@ def test_a_failure_of_upkeep_is_a_warning_with_a_remedy(
     assert_holds(case.target, latest())
 
 
-def test_beside_a_run_tables_are_looked_after_between_its_publishes(tmp_path: Path) -> None:
+def test_beside_a_run_tables_are_looked_after_between_its_publishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = case_in(tmp_path, delete_files=1, every=timedelta())
+    begun, commits, maintain, commit = (
+        threading.Event(),
+        itertools.count(1),
+        IcebergTarget.maintain,
+        follow.commit,
+    )
+
+    def maintaining(*arguments: Any) -> Any:
+        begun.set()
+        return maintain(*arguments)
+
+    def third_waits(work: Any) -> None:
+        if next(commits) == 3:
+            assert begun.wait(120), "nothing was looked after beside the run"
+        commit(work)
+
+    monkeypatch.setattr(IcebergTarget, "maintain", maintaining)
+    monkeypatch.setattr(follow, "commit", third_waits)
     assert run_here(case) == 0
     assert "compact" in steps(case)
     assert_holds(case.target, latest())

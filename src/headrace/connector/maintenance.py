@@ -10,6 +10,11 @@ from headrace.errors import HeadraceError
 from headrace.model.stream import Stream
 
 
+def never() -> bool:
+    """Nobody wants it to end early."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maintenance:
     """What to do, and from where on.
@@ -30,7 +35,7 @@ class Maintenance:
     keep_snapshots: int = 10
     orphans_after: float = 3.0
     dry_run: bool = False
-    stopping: Callable[[], bool] = lambda: False
+    stopping: Callable[[], bool] = never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
