@@ -31,11 +31,15 @@ class Spent:
 def run(
     command: Sequence[str | Path], *, folder: Path, env: Mapping[str, str], timeout: float = 300.0
 ) -> Spent:
-    """Run to the end. After `timeout` seconds the whole process group is killed: `TimeoutError`."""
+    """Run to the end. After `timeout` seconds the whole process group is killed: `TimeoutError`.
+
+    Python keeps its bytecode, as it does for users: without it each start compiles all that it imports.
+    """
+    users = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with (folder / "output").open("w+b") as out:
         began = time.perf_counter()
         process = subprocess.Popen(
-            [str(word) for word in command], cwd=folder, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
+            [str(word) for word in command], cwd=folder, env={**users, **env}, stdin=subprocess.DEVNULL,
             stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         late = threading.Event()

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from headrace.connector.config import HIDDEN, Config, Secret, setting
-from headrace.connector.maintenance import Maintainable, Maintained, Maintenance
+from headrace.connector.maintenance import Maintainable, Maintained, Maintenance, Wear
 from headrace.connector.source import EVERYTHING, Selection, Source
 from headrace.connector.target import Staged, Target, Token, Writer
 from headrace.connector.transform import Transform, TransformSpec, keep
@@ -46,6 +46,7 @@ __all__ = [
     "Transform",
     "TransformSpec",
     "Truncate",
+    "Wear",
     "WriteMode",
     "Writer",
     "keep",

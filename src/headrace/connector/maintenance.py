@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from headrace.errors import HeadraceError
+from headrace.model.stream import Stream
+
+
+def never() -> bool:
+    """Nobody wants it to end early."""
+    return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +21,7 @@ class Maintenance:
 
     Without `tables` (names with their namespace), it is for the tables that Headrace has written. A
     `small_bytes` of None is half of the size at which the target closes its files. Ages are in days.
+    Once `stopping` gives True, what is begun is brought to a good end and nothing more is begun.
     """
 
     tables: tuple[str, ...] = ()
@@ -28,6 +35,7 @@ class Maintenance:
     keep_snapshots: int = 10
     orphans_after: float = 3.0
     dry_run: bool = False
+    stopping: Callable[[], bool] = never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +52,24 @@ class Maintained:
     error: HeadraceError | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wear:
+    """What has piled up in a table, as its last commit counts it; `small_files` are those too many."""
+
+    table: str
+    delete_files: int = 0
+    small_files: int = 0
+
+
 @runtime_checkable
 class Maintainable(Protocol):
-    """A target that can look after its tables, beside pipelines that write them."""
+    """A target that can look after its tables, beside pipelines that write them.
+
+    `maintain` does, and yields, those steps that make sense for its tables.
+    """
+
+    def wear(self, stream: Stream) -> Wear | None:
+        """How worn the stream's table is: without listing or reading files. None if there is none."""
 
     def maintain(self, wanted: Maintenance) -> Iterator[Maintained]:
         """Do what is wanted, table by table, and say after each step what was done."""

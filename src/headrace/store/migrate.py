@@ -10,7 +10,7 @@ from headrace.errors import ConfigError
 from headrace.store.database import Database
 from headrace.store.schema import metadata
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; here too, so that opening a store that stands there loads no Alembic."""
 
 SCRIPTS = Path(__file__).with_name("migrations")

@@ -69,6 +69,8 @@ def compact(load: Callable[[], Table], wanted: Maintenance, target_bytes: int) -
         counts["deletes_out"] = len(plan.out)
         return counts
     for groups in _parts(plan.groups):
+        if wanted.stopping():
+            break
         joined = plan.joined if groups[-1] is plan.groups[-1] else set()
         compaction = _Compaction(groups, joined, target_bytes)
         for name, count in compaction.run(load, index).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 from pyiceberg.catalog import Catalog
@@ -9,7 +10,7 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
-from headrace.connector import Maintained, Maintenance
+from headrace.connector import Maintained, Maintenance, Wear
 from headrace.connectors.iceberg.catalog import Identifier, translated
 from headrace.connectors.iceberg.commit import PROPERTY
 from headrace.connectors.iceberg.compact import compact
@@ -43,6 +44,8 @@ def maintain(
         if not ours and not wanted.tables:
             continue
         for step, act in steps.items():
+            if wanted.stopping():
+                return
             try:
                 load = _loader(catalog, name)
                 if step == "orphans":
@@ -50,6 +53,18 @@ def maintain(
                 yield Maintained(table=shown, step=step, counts=act(load))
             except HeadraceError as error:
                 yield Maintained(table=shown, step=step, error=error)
+
+
+def wear(table: Table, name: Identifier, target_bytes: int) -> Wear:
+    """What the summary of the current snapshot says; another writer's may say nothing."""
+    snapshot = table.current_snapshot()
+    said = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    total = {what: int(said.get(f"total-{what}", 0)) for what in ("data-files", "delete-files", "files-size")}
+    return Wear(
+        table=".".join(name),
+        delete_files=total["delete-files"],
+        small_files=max(total["data-files"] - math.ceil(total["files-size"] / target_bytes), 0),
+    )
 
 
 def _loader(catalog: Catalog, name: Identifier) -> Callable[[], Table]:

@@ -29,6 +29,7 @@ from headrace.connector import (
     Stream,
     Target,
     Token,
+    Wear,
     WriteMode,
     Writer,
 )
@@ -46,7 +47,7 @@ from headrace.connectors.iceberg.commit import check_staged, commit, token_in
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.live import Indexes
-from headrace.connectors.iceberg.maintain import maintain
+from headrace.connectors.iceberg.maintain import maintain, wear
 from headrace.connectors.iceberg.partition import make_spec
 from headrace.connectors.iceberg.storage import quietly, remove
 from headrace.connectors.iceberg.swap import Change
@@ -161,6 +162,12 @@ class IcebergTarget(Target[IcebergConfig]):
         logs = [log for one in staged for log in one.detail["keys"]]
         if unused or logs:
             remove(self._load(stream).io, [*unused, *logs])
+
+    def wear(self, stream: Stream) -> Wear | None:
+        table = self._find(stream)
+        if table is None:
+            return None
+        return wear(table, identifier(self.config, stream), self.config.target_file_size_mb << 20)
 
     def maintain(self, wanted: Maintenance) -> Iterator[Maintained]:
         """Compact, expire and clear the tables, beside whoever else writes them."""
