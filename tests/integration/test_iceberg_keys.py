@@ -77,7 +77,7 @@ TYPES: dict[str, tuple[pa.DataType, Callable[[int], Any]]] = {
     "float": (pa.float32(), lambda n: (n - 10) / 4),
     "double": (pa.float64(), lambda n: (n - 10) * 1e300 / 3),
     "decimal": (pa.decimal128(12, 3), lambda n: decimal.Decimal(n * 7919 - 90_000).scaleb(-3)),
-    "wide decimal": (pa.decimal128(38, 10), lambda n: decimal.Decimal(n - 10).scaleb(17)),
+    "wide decimal": (pa.decimal128(38, 10), lambda n: decimal.Decimal(f"{n - 10}{0:017}.{0:010}")),
     "date": (pa.date32(), lambda n: dt.date(1960, 1, 1) + dt.timedelta(days=n * 400)),
     "time": (pa.time64("us"), lambda n: dt.time(n % 24, 59, 59, n)),
     "timestamp": (pa.timestamp("us"), lambda n: dt.datetime(1969, 12, 31, 23, 59, 59, n)),
