@@ -92,7 +92,7 @@ def test_never_means_never_and_a_table_is_left_alone_for_a_while(tmp_path: Path)
     assert_holds(case.target, latest({**LOG, "changes": 600}))
 
 
-def test_snapshots_expire_and_orphans_go_when_the_policy_says_so(tmp_path: Path) -> None:
+def test_snapshots_expire_when_the_policy_says_so(tmp_path: Path) -> None:
     case = case_in(tmp_path, compact=Compact.NEVER, expire_days=0, keep_snapshots=2)
     assert run_here(case) == 0
     assert steps(case) == {"expire"}
