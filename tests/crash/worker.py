@@ -21,7 +21,7 @@ from headrace.engine.plan import Job
 from headrace.engine.run import Stop
 from headrace.errors import HeadraceError
 from headrace.model.connection import Connection
-from headrace.model.pipeline import Pipeline, StreamChoice, Tuning, WriteMode
+from headrace.model.pipeline import Pipeline, StreamChoice, Tuning, Upkeep, WriteMode
 from headrace.store import MasterKeys, Store
 from tests.waiting import HANGS
 
@@ -51,6 +51,7 @@ class Case:
     failpoint: str = ""
     file_bytes: int | None = None
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    maintenance: Upkeep = field(default_factory=Upkeep)
 
     def pipeline(self) -> Pipeline:
         choice = StreamChoice(stream=self.stream, read=self.read, write=self.write, cursor=self.cursor)
@@ -62,7 +63,10 @@ class Case:
                 **self.tuning,
             }
         )
-        return Pipeline(id=self.id, name=self.id, source="s", target="t", streams=(choice,), tuning=tuning)
+        return Pipeline(
+            id=self.id, name=self.id, source="s", target="t", streams=(choice,), tuning=tuning,
+            maintenance=self.maintenance,
+        )  # fmt: skip
 
     def job(self) -> Job:
         return Job(

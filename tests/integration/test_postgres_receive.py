@@ -100,10 +100,14 @@ LOCK = 77
 
 
 def locked(count: int) -> str:
-    """A query whose last row waits for `LOCK`, and fails in the end if nobody lets go of it."""
+    """A query whose last row waits for `LOCK`, and fails in the end if nobody lets go of it.
+
+    The rows before it are more than the server keeps back.
+    """
     return (
         f"SELECT n, CASE WHEN n = {count} AND set_config('lock_timeout', '60s', false) > ''"
-        f" THEN pg_advisory_xact_lock({LOCK})::text END FROM generate_series(1, {count}) n"
+        f" THEN pg_advisory_xact_lock({LOCK})::text ELSE repeat('x', 1000) END"
+        f" FROM generate_series(1, {count}) n"
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from headrace.control.access import Actor, Guarded, Permission, needs, of_team
 from headrace.control.lease import held
+from headrace.control.upkeep import Caretaker
 from headrace.control.watch import Watched, Watcher
 from headrace.engine.plan import Job
 from headrace.engine.retry import again, delay, report
@@ -57,7 +58,15 @@ class Runs(Guarded):
         with held(store, job.pipeline.id, stop) as lease:
             run = _unfinished(store, job.pipeline.id, lease) or store.runs.queue(job.pipeline.id)
             watcher.started(run)
-            return _Running(store, job, stop, watcher, lease).to_the_end(run)
+
+            def log(level: str, message: str, stream: str | None) -> None:
+                store.runs.log(run.id, level, message, stream, lease=lease)
+                watcher.log(level, message, stream)
+
+            with Caretaker(store, job, lease, stop, log) as caretaker:
+                ended = _Running(store, job, stop, watcher, lease, caretaker).to_the_end(run)
+                caretaker.finish()
+                return ended
 
 
 def _unfinished(store: Store, pipeline: str, lease: Lease) -> Run | None:
@@ -77,6 +86,7 @@ class _Running:
     stop: Stop
     watcher: Watcher
     lease: Lease
+    caretaker: Caretaker
 
     def to_the_end(self, run: Run) -> Run:
         tried = 0
@@ -105,7 +115,7 @@ class _Running:
             state = Watched(attempt, self.watcher)
             state.log("info", f"attempt {run.attempt} of run {run.id} starts, epoch {state.epoch}")
             try:
-                streams = execute(self.job, state, self.stop)
+                streams = execute(self.job, state, self.stop, self.caretaker.published)
             except Fenced:
                 raise
             except HeadraceError as raised:

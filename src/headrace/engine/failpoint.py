@@ -16,6 +16,8 @@ from pathlib import Path
 from headrace.errors import ConfigError, OutcomeUnknown, TransientError
 
 POINTS = ("after_stage", "before_publish", "after_publish", "after_save", "before_ack")
+BESIDE = "before_maintenance"
+"""Passed beside a run, or after it: not one of the steps that every run takes."""
 
 _armed: dict[str, tuple[str, int]] = {}
 _passed: dict[str, int] = {}
@@ -28,7 +30,7 @@ def arm(spec: str) -> None:
     for part in filter(None, spec.split(",")):
         point, _, rest = part.partition("=")
         action, _, nth = rest.partition("@")
-        if point not in POINTS:
+        if point not in (*POINTS, BESIDE):
             raise ConfigError(
                 "engine.failpoint", f"no failpoint {point!r}", remedy=f"Known are: {', '.join(POINTS)}."
             )

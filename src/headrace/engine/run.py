@@ -11,7 +11,7 @@ from typing import Any
 from headrace.connector import Capability, Position, Slice, Staged, StreamRead
 from headrace.engine.commit import Mark, Publication, Work, commit, standing
 from headrace.engine.executors import Executor, Threads
-from headrace.engine.follow import Follower, Shared
+from headrace.engine.follow import Follower, Published, Shared, nobody
 from headrace.engine.plan import Job, PlannedStream, resolve, same_table
 from headrace.engine.progress import Board
 from headrace.engine.read import Aborted
@@ -61,7 +61,7 @@ class _Skipped(Exception):
     """A slice that was not begun, because its stream has failed or the run is ending."""
 
 
-def execute(job: Job, state: State, stop: Stop) -> tuple[StreamProgress, ...]:
+def execute(job: Job, state: State, stop: Stop, published: Published = nobody) -> tuple[StreamProgress, ...]:
     """Run one attempt to its end; gives every stream's end state, a failure of one among the others.
 
     Raises what stops the whole attempt: the source or target is not to be reached, or the lease is
@@ -78,6 +78,7 @@ def execute(job: Job, state: State, stop: Stop) -> tuple[StreamProgress, ...]:
             stop=Stop(stop),
             board=Board(state),
             keeps_unchanged=Capability.UNCHANGED in job.target_spec.capabilities,
+            published=published,
         )
         return _Attempt(job, shared, executor).run()
     finally:
@@ -324,6 +325,7 @@ class _Attempt:
             self._fail((stream.id,), error)
         else:
             shared.tokens[stream.id] = token
+            shared.published(stream)
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
             self._tidy(load)
 
