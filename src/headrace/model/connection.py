@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 
@@ -11,7 +12,8 @@ from typing import Any
 class Connection:
     """`settings` hold no secret; `secrets` names the settings that are sealed in the store.
 
-    `team` owns it; None leaves it to all members of the workspace.
+    `team` owns it; None leaves it to all members of the workspace. The store fills in when it was made
+    and changed.
     """
 
     id: str
@@ -22,3 +24,5 @@ class Connection:
     team: str | None = None
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = field(default=None, compare=False)
+    updated_at: datetime | None = field(default=None, compare=False)

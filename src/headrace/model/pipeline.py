@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -109,7 +109,8 @@ class Upkeep:
 class Pipeline:
     """`source` and `target` are ids of connections. `version` guards every change (compare and set).
 
-    `team` owns it; None leaves it to all members of the workspace.
+    `schedule` is a cron expression of five fields, in UTC; None means that people start it. `team` owns
+    it; None leaves it to all members of the workspace. The store fills in when it was made and changed.
     """
 
     id: str
@@ -121,7 +122,10 @@ class Pipeline:
     schema_policy: SchemaPolicy = SchemaPolicy.EVOLVE
     tuning: Tuning = field(default_factory=Tuning)
     maintenance: Upkeep = field(default_factory=Upkeep)
+    schedule: str | None = None
     paused: bool = False
     team: str | None = None
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = field(default=None, compare=False)
+    updated_at: datetime | None = field(default=None, compare=False)
