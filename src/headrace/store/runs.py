@@ -228,9 +228,7 @@ class Runs:
             return transaction.execute(query).scalar_one_or_none() is not None
 
     def _query(self, wanted: RunFilter, teams: Collection[str] | None) -> Select[Any]:
-        query = (
-            select(runs, *_TODAY).outerjoin(pipelines, pipelines.c.id == runs.c.pipeline).where(self._mine)
-        )
+        query = _WITH_TODAY.where(self._mine)
         if wanted.pipeline is not None:
             query = query.where(runs.c.pipeline == wanted.pipeline)
         if wanted.statuses:
