@@ -28,6 +28,7 @@ from headrace.model.run import (
 )
 from headrace.store import Lease, Page, Store
 
+EVERY = RunFilter()
 _LOOK = 0.2  # seconds between two looks at the stop signal while waiting
 
 
@@ -59,7 +60,7 @@ class Runs(Guarded):
     def page(
         self,
         actor: Actor,
-        wanted: RunFilter,
+        wanted: RunFilter = EVERY,
         order: Sequence[tuple[RunOrder, bool]] = ((RunOrder.QUEUED, True),),
         offset: int = 0,
         limit: int = 50,
@@ -72,7 +73,7 @@ class Runs(Guarded):
     def outcomes(self, actor: Actor, pipelines: Collection[str]) -> Mapping[str, Outcome]:
         """How pipelines that the actor may see have gone so far, by id; those without a finished run
         are left out."""
-        return self._in(actor).runs.outcomes(pipelines)
+        return self._in(actor).runs.outcomes(tuple(pipelines))
 
     @needs(Permission.RUN_WRITE, changes=True)
     def trigger(self, actor: Actor, pipeline: str) -> Run:
