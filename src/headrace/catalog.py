@@ -58,6 +58,8 @@ def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
     for spec in connectors().values():
         if scheme in spec.config.schemes:
             return spec, spec.config.from_url(url)
+    if (named := connectors().get(scheme)) and named.unavailable:
+        raise _not_yet(named)
     schemes = sorted(s for spec in connectors().values() for s in spec.config.schemes)
     near = difflib.get_close_matches(scheme, schemes, n=1)
     remedy = f"Did you mean {near[0]}:…?" if near else f"An address starts with one of: {', '.join(schemes)}."
@@ -67,6 +69,8 @@ def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
 def source(name: str, settings: Mapping[str, Any]) -> Source[Any]:
     """A source, its settings validated; connects to nothing yet."""
     spec = connector(name)
+    if spec.unavailable and spec.reads:
+        raise _not_yet(spec)
     if spec.source is None:
         raise ConfigError(
             "catalog.not_a_source",
@@ -81,6 +85,8 @@ def source(name: str, settings: Mapping[str, Any]) -> Source[Any]:
 def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
     """A target, its settings validated; connects to nothing yet."""
     spec = connector(name)
+    if spec.unavailable and spec.writes:
+        raise _not_yet(spec)
     if spec.target is None:
         raise ConfigError(
             "catalog.not_a_target",
@@ -90,6 +96,16 @@ def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
         )
     loaded: Target[Any] = _load(spec, spec.target)(spec.config.parse(settings))
     return loaded
+
+
+def _not_yet(spec: ConnectorSpec) -> ConfigError:
+    usable = [name for name, other in connectors().items() if not other.unavailable]
+    return ConfigError(
+        "catalog.not_yet",
+        f"this version of Headrace can't use {spec.title} yet: {spec.unavailable}",
+        field="connector",
+        remedy=f"Use a connector that is there: {', '.join(usable)}.",
+    )
 
 
 def transform(name: str, settings: Mapping[str, Any]) -> Transform:
