@@ -61,7 +61,7 @@ def connectors_page(specs: Iterable[ConnectorSpec]) -> Iterator[str]:
         if spec.extra:
             yield f"· needs `pip install 'headrace[{spec.extra}]'`"
         if spec.unavailable:
-            yield from ("", f"This version can't use it: {spec.unavailable}")
+            yield from ("", f"This version can't use it. {spec.unavailable}")
         can = "Is to do" if spec.unavailable else "Can do"
         yield from (
             "",

@@ -68,6 +68,20 @@ def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
 
 def source(name: str, settings: Mapping[str, Any]) -> Source[Any]:
     """A source, its settings validated; connects to nothing yet."""
+    spec = readable(name)
+    loaded: Source[Any] = _load(spec, str(spec.source))(spec.config.parse(settings))
+    return loaded
+
+
+def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
+    """A target, its settings validated; connects to nothing yet."""
+    spec = writable(name)
+    loaded: Target[Any] = _load(spec, str(spec.target))(spec.config.parse(settings))
+    return loaded
+
+
+def readable(name: str) -> ConnectorSpec:
+    """The connector of that name, if it can be read from. Raises NotFoundError and ConfigError."""
     spec = connector(name)
     if spec.unavailable and spec.reads:
         raise _not_yet(spec)
@@ -78,12 +92,11 @@ def source(name: str, settings: Mapping[str, Any]) -> Source[Any]:
             field="connector",
             remedy=f"Sources are: {', '.join(n for n, s in connectors().items() if s.source)}.",
         )
-    loaded: Source[Any] = _load(spec, spec.source)(spec.config.parse(settings))
-    return loaded
+    return spec
 
 
-def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
-    """A target, its settings validated; connects to nothing yet."""
+def writable(name: str) -> ConnectorSpec:
+    """The connector of that name, if it can be written to. Raises NotFoundError and ConfigError."""
     spec = connector(name)
     if spec.unavailable and spec.writes:
         raise _not_yet(spec)
@@ -94,15 +107,15 @@ def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
             field="connector",
             remedy=f"Targets are: {', '.join(n for n, s in connectors().items() if s.target)}.",
         )
-    loaded: Target[Any] = _load(spec, spec.target)(spec.config.parse(settings))
-    return loaded
+    return spec
 
 
 def _not_yet(spec: ConnectorSpec) -> ConfigError:
     usable = [name for name, other in connectors().items() if not other.unavailable]
+    lack = (spec.unavailable or "").rstrip(".")
     return ConfigError(
         "catalog.not_yet",
-        f"this version of Headrace can't use {spec.title} yet: {spec.unavailable}",
+        f"this version of Headrace can't use {spec.title} yet: {lack[:1].lower()}{lack[1:]}",
         field="connector",
         remedy=f"Use a connector that is there: {', '.join(usable)}.",
     )

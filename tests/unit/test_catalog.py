@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
+from docs.generate import settings as settings_of
 from headrace import catalog
 from headrace.connector import Maturity
+from headrace.control.connections import WHERE_TO
 from headrace.control.endpoint import public
 from headrace.errors import ConfigError
 
@@ -114,8 +117,19 @@ def test_a_planned_connector_is_refused_by_name_with_what_is_missing(
             use()
         assert caught.value.code == "catalog.not_yet"
         assert caught.value.field == "connector"
-        assert spec.title in caught.value.message and str(spec.unavailable) in caught.value.message
+        lack = str(spec.unavailable).removeprefix("The").rstrip(".")
+        assert spec.title in caught.value.message and caught.value.message.endswith(f": the{lack}")
         assert caught.value.remedy and "postgres" in caught.value.remedy and name not in caught.value.remedy
+
+
+def test_no_setting_that_says_where_a_secret_goes_is_forgotten() -> None:
+    """With another address a stored secret must be given again, so each address must be known as one."""
+    address = re.compile(r"(^|_)(url|uri|hosts?|servers?|endpoint|subdomain|account|sid|connection_string)$")
+    fixed = {"known_host"}  # a key, not an address
+    for name, spec in catalog.connectors().items():
+        if spec.config.secret_fields():
+            leaves = {path.rpartition(".")[2] for path, _, _ in settings_of(spec.config)}
+            assert {leaf for leaf in leaves if address.search(leaf)} - fixed <= WHERE_TO, name
 
 
 def test_a_planned_source_that_is_no_target_is_refused_as_one() -> None:

@@ -32,7 +32,7 @@ def connectors(
         return
     screen.rows("settings", settings, _SETTINGS)
     if spec.unavailable:
-        screen.say(f"{spec.title} can't be used by this version: {spec.unavailable}")
+        screen.say(f"{spec.title} can't be used by this version yet. {spec.unavailable}")
     if spec.config.schemes:
         screen.say(f"address: {spec.config.schemes[0]}:…")
 

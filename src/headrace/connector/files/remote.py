@@ -245,6 +245,8 @@ class _RemoteUpload(Upload):
 def _object(meta: Any) -> Object:
     modified = meta["last_modified"]
     etag = meta["e_tag"] or f"{meta['size']:x}-{modified.timestamp():.0f}"
+    if meta["e_tag"] and not etag.endswith('"'):
+        etag = f'"{etag}"'  # Azure lists without quotes what it wants to have with them
     return Object(meta["path"], meta["size"], modified, etag)
 
 
