@@ -166,6 +166,7 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Connections.delete": lambda p, a, t: p.connections.delete(a, t.source.id),
     "Connections.test": lambda p, a, t: p.connections.test(a, t.source.id, source=True),
     "Connections.discover": lambda p, a, t: p.connections.discover(a, t.source.id, Selection()),
+    "Connections.make_default_target": lambda p, a, t: p.connections.make_default_target(a, t.target.id),
     "Connections.try_out": lambda p, a, t: p.connections.try_out(a, t.source.id),
     "Connections.create": lambda p, a, t: p.connections.create(a, replace(t.source, team=t.team.id), {
         "host": "h", "database": "d", "username": "u"}),

@@ -191,6 +191,23 @@ class Connections(Guarded):
             )
         return _warehouse(store, self.warehouse)
 
+    @needs(Permission.WORKSPACE_MANAGE, changes=True)
+    def make_default_target(self, actor: Actor, id: str) -> Connection:
+        """Pipelines of this workspace write there from now on, when nobody says where. Raises ConfigError
+        for what can't be written to."""
+        store, chosen = self._in(actor), self._changeable(actor, id)
+        if catalog.connector(chosen.connector).target is None:
+            raise ConfigError(
+                "connections.not_a_target",
+                f"{chosen.name} can't be written to",
+                field="connection",
+                remedy="Choose a connection to Iceberg, Parquet, PostgreSQL, …",
+            )
+        for other in store.connections.list():
+            if other.connector == chosen.connector and other.extras.get(DEFAULT_TARGET) and other.id != id:
+                store.connections.save(replace(other, extras={**other.extras, DEFAULT_TARGET: False}))
+        return store.connections.save(replace(chosen, extras={**chosen.extras, DEFAULT_TARGET: True}))
+
     def _endpoint(self, actor: Actor, id: str) -> Endpoint:
         known = self._changeable(actor, id)
         settings = self._in(actor).connections.settings(id)
