@@ -69,6 +69,7 @@ PEOPLE: dict[str, Function] = {
     "member add": people.add,
     "member list": people.members,
     "workspace list": people.workspaces,
+    "workspace target": people.target,
     "key rotate": people.rotate,
 }
 for words, action in PEOPLE.items():

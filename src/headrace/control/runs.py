@@ -13,6 +13,8 @@ from headrace.engine.stop import Stop
 from headrace.model.run import LogLine, Outcome, Run, RunFilter, RunOrder, RunStatus
 from headrace.store import Lease, Page, Store
 
+EVERY = RunFilter()
+
 
 class Runs(Guarded):
     @needs(Permission.RUN_READ)
@@ -42,7 +44,7 @@ class Runs(Guarded):
     def page(
         self,
         actor: Actor,
-        wanted: RunFilter,
+        wanted: RunFilter = EVERY,
         order: Sequence[tuple[RunOrder, bool]] = ((RunOrder.QUEUED, True),),
         offset: int = 0,
         limit: int = 50,
@@ -55,7 +57,7 @@ class Runs(Guarded):
     def outcomes(self, actor: Actor, pipelines: Collection[str]) -> Mapping[str, Outcome]:
         """How pipelines that the actor may see have gone so far, by id; those without a finished run
         are left out."""
-        return self._in(actor).runs.outcomes(pipelines)
+        return self._in(actor).runs.outcomes(tuple(pipelines))
 
     @needs(Permission.RUN_WRITE, changes=True)
     def trigger(self, actor: Actor, pipeline: str) -> Run:

@@ -20,6 +20,7 @@ from headrace.control.token import SigningKeys
 from headrace.control.worker import Place, Worker
 from headrace.errors import ConfigError
 from headrace.server import logs
+from headrace.server.app import app
 from headrace.server.health import Health, Vitals
 from headrace.server.metrics import Metrics
 from headrace.store import Store
@@ -53,7 +54,7 @@ class Service:
             runs = self._worker(store, limit)
             health = self._health(store, runs, worker=worker, loopback=loopback)
             clock = Clock(store, logs.tell)
-            web = _Web(health, listener)
+            web = _Web(app(platform, health), listener)
             with closing(health), _beside(clock.run, clock.stop), _beside(web.run, web.stop):
                 logs.tell("info", "ready", address=f"http://{shown(listener)}", runs=limit)
                 self._until_told(runs, web.stop)
