@@ -81,7 +81,9 @@ def main() -> int:
     try:
         with closing(open_store(Path(hello.folder), hello.environ)) as whole:
             store = whole.within(hello.workspace)
-            with kept(store, hello.lease, stop, timedelta(seconds=hello.ttl)) as lease:
+            ttl = timedelta(seconds=hello.ttl)
+            store.leases.renew(hello.lease, ttl)  # the first one was long, so that there was time to start
+            with kept(store, hello.lease, stop, ttl) as lease:
                 _carry_out(store, hello.run, lease, stop)
     except Fenced:
         return LEFT
