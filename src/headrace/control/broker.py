@@ -1,4 +1,4 @@
-"""Try the Kafka that a workspace brings along: can it be reached, and does it let us in?"""
+"""Try the Kafka that a workspace brings along: whether it can be reached, and lets us in."""
 
 from __future__ import annotations
 
