@@ -33,7 +33,8 @@ class StreamChoice:
     """One stream in a pipeline. `stream` is a stream id or a pattern (`public.*`).
 
     None means "what fits": `write` follows from `read` and the key, `key` is the source's primary key,
-    `columns` are all, `target` is the stream's own name.
+    `columns` are all, `target` is the stream's own name. `or_full` is for an incremental read without a
+    `cursor`: it goes by the stream's default one, and where there is none the stream is read in full.
     """
 
     stream: str
@@ -42,6 +43,7 @@ class StreamChoice:
     key: tuple[str, ...] = ()
     cursor: str | None = None
     look_back: timedelta | None = None
+    or_full: bool = False
     columns: tuple[str, ...] = ()
     filter: str | None = None
     target: str | None = None

@@ -8,17 +8,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection as Transaction
 from sqlalchemy import Executable, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from headrace.connector.config import HIDDEN
 from headrace.errors import ConfigError, ConflictError, NotFoundError
-from headrace.model.connection import Connection
+from headrace.model.connection import Connection, Tested
 from headrace.store.database import Database
 from headrace.store.schema import connections
 from headrace.store.schema import secrets as sealed_secrets
 from headrace.store.secrets import MasterKeys, Place, Sealed
+
+_TESTED: TypeAdapter[Tested | None] = TypeAdapter(Tested | None)
 
 
 class Connections:
@@ -53,6 +56,8 @@ class Connections:
             "team": saved.team,
             "connector": saved.connector,
             "settings": dict(saved.settings),
+            "tested": _TESTED.dump_python(saved.tested, mode="json"),
+            "streams": saved.streams,
             "extras": dict(saved.extras),
             "version": saved.version,
             "updated_at": now,
@@ -76,6 +81,16 @@ class Connections:
                 )
             self._save_secrets(transaction, saved, given)
         return saved
+
+    def note(self, connection: Connection, **found: Any) -> None:
+        """Remember `tested` or `streams`; nothing happens if it was changed since it was read."""
+        plain = {
+            name: _TESTED.dump_python(value, mode="json") if name == "tested" else value
+            for name, value in found.items()
+        }
+        same = connections.c.id == connection.id, connections.c.version == connection.version
+        with self._database.write() as transaction:
+            transaction.execute(update(connections).where(self._mine, *same).values(plain))
 
     def get(self, id: str) -> Connection:
         return self._one(connections.c.id == id, id)
@@ -205,6 +220,8 @@ def _read(row: Row[Any], secrets: list[str]) -> Connection:
         secrets=tuple(sorted(secrets)),
         team=row.team,
         version=row.version,
+        tested=_TESTED.validate_python(row.tested),
+        streams=None if row.streams is None else tuple(row.streams),
         extras=row.extras,
         created_at=row.created_at,
         updated_at=row.updated_at,

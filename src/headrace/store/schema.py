@@ -231,6 +231,8 @@ connections = Table(
     Column("name", Text, nullable=False),
     Column("connector", Text, nullable=False),
     Column("settings", Json, nullable=False),
+    Column("tested", Json),
+    Column("streams", Json),
     Column("extras", Json, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),

@@ -12,7 +12,10 @@ def upgrade() -> None:
         with op.batch_alter_table(name) as table:
             table.drop_constraint(f"uq_{name}_workspace_name", type_="unique")
             table.create_index(f"ix_{name}_workspace_name", ["workspace", "name"])
-            if name == "pipelines":
+            if name == "connections":
+                table.add_column(sa.Column("tested", sa.Text))
+                table.add_column(sa.Column("streams", sa.Text))
+            else:
                 table.add_column(sa.Column("schedule", sa.Text))
                 table.add_column(sa.Column("next_at", sa.DateTime(timezone=True)))
                 table.create_index("ix_pipelines_next_at", ["next_at"])
