@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Option
 
+from headrace.cli.options import FOLDER
 from headrace.cli.screen import Screen
-from headrace.cli.session import FOLDER
 
 Database = Annotated[
     str | None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headrace import catalog
 from headrace.cli.command import UsageError
-from headrace.cli.options import FILE
+from headrace.cli.options import FILE, FOLDER
 from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from headrace.cli.project import Project
     from headrace.control.platform import Platform
 
-FOLDER = Path(".headrace")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 

@@ -210,15 +210,16 @@ class Worker:
         store, code = self._store.within(child.workspace), child.process.returncode
         try:
             run = store.runs.get(child.run)
-            unfinished = not run.status.ended and store.leases.holds(child.lease)
-            if unfinished and run.cancelling:
+            if not store.leases.holds(child.lease):
+                self._log("info", "a run was taken over by another worker", run=child.run)
+                return
+            if not run.status.ended and run.cancelling:
                 run = store.runs.finish(run.id, RunStatus.CANCELLED, lease=child.lease)
-            elif unfinished and (code or run.status is RunStatus.RUNNING):
+            elif not run.status.ended and (code or run.status is RunStatus.RUNNING):
                 run = self._died(store, child, run)
             store.leases.release(child.lease)
         except (Fenced, NotFoundError):
-            self._log("info", "a run was taken over by another worker", run=child.run)
-            return
+            return  # taken over, or deleted, in this very moment
         if run.status.ended:
             self._deaths.pop(run.id, None)
             self._not_before.pop(run.id, None)
