@@ -232,7 +232,8 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
 OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
-    "Workspaces.invite", "Connections.default_target",
+    "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
+    "Connections.default_target",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from headrace.control.access import Actor, Guarded, Permission, needs, refuse_ot
 from headrace.control.endpoint import Endpoint, flat, public
 from headrace.engine.retry import report
 from headrace.errors import ConfigError, ConflictError, HeadraceError, NotFoundError, TransientError
-from headrace.model.connection import Connection, Tested
+from headrace.model.connection import INTERNAL, Connection, Tested
 from headrace.model.run import ErrorReport
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ class Connections(Guarded):
     @needs(Permission.CONNECTION_READ)
     def list(self, actor: Actor) -> Sequence[Connection]:
         """By name: those that the actor may see."""
-        return [c for c in self._in(actor).connections.list() if actor.sees(c.team)]
+        found = self._in(actor).connections.list()
+        return [c for c in found if actor.sees(c.team) and not c.extras.get(INTERNAL)]
 
     @needs(Permission.CONNECTION_READ)
     def get(self, actor: Actor, id: str) -> Connection:
         """Raises NotFoundError, and AuthError for one of a team that the actor is not in."""
         found = self._in(actor).connections.get(id)
+        if found.extras.get(INTERNAL):
+            raise NotFoundError("store.no_connection", f"there is no connection {id}")
         refuse_other_teams(actor, found.team, change=False)
         return found
 
