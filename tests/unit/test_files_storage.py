@@ -152,6 +152,15 @@ def test_every_store_opens_without_a_connection() -> None:
         assert open_storage(url, StorageConfig.parse(settings)).url == url.rstrip("/")
 
 
+def test_a_service_accounts_key_names_no_address() -> None:
+    """What is dialled is the endpoint, which was checked, or Google's own."""
+    from headrace.connector.files.remote import RemoteStorage
+
+    store = open_storage("gs://bucket", StorageConfig.parse({}))
+    assert isinstance(store, RemoteStorage)
+    assert store._store.config["base_url"] == "https://storage.googleapis.com"
+
+
 def test_urls_are_split_and_credentials_in_them_refused() -> None:
     assert split_url("s3://bucket/a/*.csv") == ("s3", "bucket", "a/*.csv")
     assert split_url("file:./data") == ("file", "", "./data")
