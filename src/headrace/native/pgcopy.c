@@ -24,7 +24,7 @@
 
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
-enum { ABI = 1 };
+enum { ABI = 2 };
 
 enum kind {
     BOOL, INT2, INT4, INT8, OID, FLOAT4, FLOAT8, NUMERIC,

@@ -1,0 +1,120 @@
+"""The compiled kernels answer as the careful readers do, value by value and reject by reject, or leave it to them."""
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headrace import native
+from headrace.connector.files import delimited
+from headrace.connector.files.options import CsvOptions
+from headrace.connector.files.part import RowError
+from headrace.connector.files.values import TIME, TIMESTAMP, TIMESTAMP_TZ
+
+pytestmark = pytest.mark.skipif(native.missing() is not None, reason="built without its kernels")
+
+DIGITS = st.text("0123456789", min_size=1, max_size=21)
+NUMBERS = st.one_of(
+    st.integers(-(2**65), 2**65).map(str),
+    st.floats().map(repr),
+    st.builds("{}{}.{}".format, st.sampled_from(["", "-", "+"]), DIGITS, DIGITS),
+    st.builds("{}.{}e{}".format, st.integers(-99, 99), DIGITS, st.integers(-340, 340)),
+    st.sampled_from(
+        ["0", "-0", "00", ".5", "5.", "1e5", "1E+5", "1e", "-", "9223372036854775807", "1e22", "nan"]
+    ),
+)
+TIMES = st.one_of(
+    st.datetimes().map(str),
+    st.datetimes().map(lambda v: v.isoformat(timespec="minutes")),
+    st.builds(
+        "{}{}".format, st.datetimes(), st.sampled_from(["Z", "+02", "-0330", "+14:00", "+1", "+24:00"])
+    ),
+    st.dates().map(str),
+    st.times().map(str),
+    st.from_regex(
+        r"[012]\d{3}-[01]\d-[0-3]\d([ T][0-2]\d:[0-6]\d(:[0-6]\d(\.\d{0,8})?)?)?Z?", fullmatch=True
+    ),
+)
+WORDS = st.sampled_from(
+    ["", "true", "False", "T", "no", "yEs", "tru", "NULL", " 1", "1 ", "é€😀", 'say "it"', "a\nb", ","]
+)
+TYPES = st.sampled_from(
+    [
+        pa.string(), pa.bool_(), pa.int64(), pa.float64(), pa.decimal128(38, 2), pa.decimal128(38, 18),
+        pa.decimal128(7, 7), pa.date32(), TIMESTAMP, TIMESTAMP_TZ, TIME,
+    ]
+)  # fmt: skip
+COLUMN = st.one_of(
+    *(st.lists(kind, min_size=1, max_size=6) for kind in (NUMBERS, TIMES, WORDS)),
+    st.lists(st.one_of(NUMBERS, TIMES, WORDS, st.text(max_size=4)), min_size=1, max_size=6),
+)
+
+
+def careful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "library", lambda: None)
+
+
+def read(data: bytes, options: CsvOptions, schema: pa.Schema) -> tuple[str, list[RowError]]:
+    parts = list(delimited.read(io.BytesIO(data), "f", options, schema))
+    for part in parts:
+        part.rows.validate(full=True)
+    rows = pa.Table.from_batches([part.rows for part in parts], schema)
+    return repr(rows.to_pylist()), [error for part in parts for error in part.errors]
+
+
+def inspected(data: bytes, options: CsvOptions) -> Any:
+    return delimited.inspect(io.BytesIO(data), "f", options, 1 << 20)
+
+
+def both(see: Any) -> tuple[Any, Any]:
+    quick = see()
+    with pytest.MonkeyPatch.context() as patch:
+        careful(patch)
+        return quick, see()
+
+
+def cell(value: str, quoted: bool) -> str:
+    return f'"{value.replace(chr(34), chr(34) * 2)}"' if quoted or set(value) & set('",\r\n') else value
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.tuples(COLUMN, TYPES), min_size=1, max_size=4),
+    st.booleans(),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([[], ["NULL", "no"]]),
+)
+def test_csv_is_read_by_the_kernels_as_without_them(
+    columns: list[tuple[list[str], pa.DataType]], quoted: bool, ending: str, nulls: list[str]
+) -> None:
+    count = max(len(column) for column, _ in columns)
+    rows = [[cell(c[n % len(c)], quoted and n % 2 == 0) for c, _ in columns] for n in range(count)]
+    lines = [",".join(f"c{n}" for n in range(len(columns))), *(",".join(row) for row in rows)]
+    data = (ending.join(lines) + ending).replace("\0", "").encode(errors="replace")
+    options = CsvOptions.parse({"header": True, "delimiter": ",", "null_values": nulls})
+    schema = pa.schema([(f"c{n}", type) for n, (_, type) in enumerate(columns)])
+    quick, slow = both(lambda: (read(data, options, schema), inspected(data, options)))
+    assert quick == slow
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text('ab,"\n\r1\0é', max_size=150), st.booleans())
+def test_any_csv_is_cut_by_the_kernels_as_without_them(text: str, header: bool) -> None:
+    options = CsvOptions.parse({"header": header, "delimiter": ","})
+    schema = pa.schema([("x", pa.string()), ("y", pa.int64()), ("column_1", pa.string())])
+    quick, slow = both(lambda: read(b"x,y\n" + text.encode(), options, schema))
+    assert quick == slow
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(-1e30, 1e30), min_size=1), st.integers(0, 19))
+def test_a_double_is_the_nearest_to_its_digits(numbers: list[float], places: int) -> None:
+    written = [repr(n) for n in numbers] + [f"{n:.{places}f}" for n in numbers]
+    data = "\n".join(["x", *written]).encode()
+    rows, errors = read(
+        data, CsvOptions.parse({"header": True, "delimiter": ","}), pa.schema([("x", pa.float64())])
+    )
+    assert errors == [] and rows == repr([{"x": float(text)} for text in written])
