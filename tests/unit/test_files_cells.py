@@ -1,6 +1,7 @@
-"""The compiled kernels answer as the careful readers do, value by value and reject by reject, or leave it to them."""
+"""The compiled kernels answer as the careful readers do, value by value and reject by reject."""
 
 import io
+import json
 from typing import Any
 
 import pyarrow as pa
@@ -9,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import native
-from headrace.connector.files import delimited
+from headrace.connector.files import delimited, documents
 from headrace.connector.files.options import CsvOptions
 from headrace.connector.files.part import RowError
-from headrace.connector.files.values import TIME, TIMESTAMP, TIMESTAMP_TZ
+from headrace.connector.files.values import TIME, TIMESTAMP, TIMESTAMP_TZ, union
 
 pytestmark = pytest.mark.skipif(native.missing() is not None, reason="built without its kernels")
 
@@ -118,3 +119,103 @@ def test_a_double_is_the_nearest_to_its_digits(numbers: list[float], places: int
         data, CsvOptions.parse({"header": True, "delimiter": ","}), pa.schema([("x", pa.float64())])
     )
     assert errors == [] and rows == repr([{"x": float(text)} for text in written])
+
+
+VALUES = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**65), 2**65),
+        st.floats(),
+        st.text(max_size=6),
+        st.datetimes().map(str),
+        st.dates().map(str),
+        st.times().map(str),
+        st.decimals(-1000, 1000, places=2).map(str),
+        st.sampled_from([0.0, -0.0, 1e-7, 1e22, 2**63, -(2**63), "", "\\", "/", "\x7f", "\ud800"]),
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["b", "b_2", "c", 'q"', "é"]), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+OBJECT = st.dictionaries(st.sampled_from(["a", "b", "a_b", "a_b_2", "a_c", "é", "new"]), VALUES, max_size=4)
+RAW = st.one_of(
+    NUMBERS,
+    st.text('{}[]:,"ab\\u0 1.e-\r\x01', max_size=14),
+    st.sampled_from(
+        [
+            "{}", "[ ]", "[1 ,2]", '[{"x":1,"x":2}]', r'["\/"]', r'"\u00e9\ud83d\ude00"', r'"\ud83d"',
+            "[0.0000001,1e5]", "0.000001", "-0", "-0.0", "[-0]", "1.50", "true ", "NaN", "\t1\t",
+            '{"b": {"c": 1}}', "[[[]]]",
+        ]
+    ),
+)  # fmt: skip
+LINE = st.one_of(
+    OBJECT.map(json.dumps),
+    OBJECT.map(lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":"))),
+    st.builds('{{"a":{},"b":{}}}'.format, RAW, RAW),
+    st.builds('{{"a":{{"b":{0}}},"a_b":{1},"a":{1}}}'.format, RAW, RAW),
+    st.builds('{{"a":{{"b":{0}}},"a_b":{1}}}'.format, RAW, RAW),
+    st.text('{}[]:,"a1 \x0b', max_size=10),
+)
+LINES = st.lists(LINE, max_size=8)
+
+
+def lines(data: bytes, schema: pa.Schema | None) -> Any:
+    found = None
+    if schema is None:
+        found = documents.inspect(io.BytesIO(data), "f", lines=True, limit=1 << 20)
+        schema = union([found.schema])
+    rows, errors = [], []
+    for part in documents.read(io.BytesIO(data), "f", schema, lines=True):
+        part.rows.validate(full=True)
+        rows += part.rows.to_pylist()
+        errors += part.errors
+    return found, repr(rows), repr(errors)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    LINES,
+    st.dictionaries(st.sampled_from(["a", "b", "a_b", "a_b_2", "a_c", "é"]), TYPES, min_size=1, max_size=4),
+)
+def test_lines_of_json_are_read_by_the_kernels_as_without_them(
+    texts: list[str], types: dict[str, pa.DataType]
+) -> None:
+    data = "\n".join(texts).encode(errors="surrogatepass")
+    schema = pa.schema(list(types.items()))
+    quick, slow = both(lambda: (lines(data, schema), lines(data, None)))
+    assert quick == slow
+
+
+def test_tidy_lines_are_all_taken_by_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = [
+        {"id": n, "at": {"x": n / 4, "y": {"z": f"tü€{n}\n"}}, "tags": ["a", {"b": n}], "ok": n % 2 == 0}
+        for n in range(5000)
+    ]
+    data = b"".join(json.dumps(value).encode() + b"\n" for value in objects)
+    expected = lines(data, None)
+    asked: list[int] = []
+    decode = documents.decode_lines
+
+    def watched(block: bytes, line: int) -> Any:
+        asked.append(line)
+        return decode(block, line)
+
+    monkeypatch.setattr(documents, "decode_lines", watched)
+    monkeypatch.setattr(documents, "_BLOCK", 10_000)
+    assert lines(data, None) == expected
+    assert asked == [1]
+
+
+def test_tidy_csv_is_all_taken_by_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delimited, "_ByPyarrow", None)
+    monkeypatch.setattr(delimited.values, "convert", None)
+    data = b"id,at,note,n\n" + b'1,2026-01-01 10:00:00.5,"say ""it"",\nthen go",1.50\r\n,,,\n' * 1000
+    schema = pa.schema(
+        [("id", pa.int64()), ("at", TIMESTAMP), ("note", pa.string()), ("n", pa.decimal128(38, 2))]
+    )
+    rows, errors = read(data, CsvOptions(), schema)
+    assert errors == [] and rows.count('say "it",') == 1000

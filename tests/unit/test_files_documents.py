@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.connector.files import documents
+from headrace.connector.files import documents, fitting, objects
 from headrace.connector.files.part import RowError
 from headrace.connector.files.values import TIMESTAMP_TZ, union
 from headrace.errors import ConfigError, DataError
@@ -156,8 +156,8 @@ def test_the_fast_path_answers_as_the_careful_one_or_not_at_all(
     schema = pa.schema(list(types.items()))
     block = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
     fast = documents._flat(block, schema)
-    found, errors = documents._decode_lines(block, 1)
-    careful = documents._part(found, errors, schema)
+    found, errors = objects.decode_lines(block, 1)
+    careful = fitting.part_of(found, errors, schema)
     if fast is not None:
         assert careful.errors == []
         assert str(fast.to_pylist()) == str(careful.rows.to_pylist())

@@ -443,16 +443,16 @@ EXPORT void headrace_json(const uint8_t *data, int64_t size, struct member *memb
     struct lines l = {data, members, names, cells, columns, ascii_only, 0};
     int64_t at = progress->at;
     progress->stopped = TAKEN;
-    memset(cells, 0, (size_t)(room * columns) * sizeof *cells);
     while (at < size && l.row < room) {
         const uint8_t *newline = memchr(data + at, '\n', (size_t)(size - at));
         const uint8_t *end = newline ? newline : data + size;
         const uint8_t *p = space(data + at, end);
         if (p < end) {
             int why = REFUSED;
+            struct cell *row = cells + (int64_t)l.row * columns;
+            memset(row, 0, (size_t)columns * sizeof *row);
             const uint8_t *behind = *p == '{' ? json_object(&l, 0, p, end, 1, &why) : 0;
             int bad = !behind || space(behind, end) != end;
-            struct cell *row = cells + (int64_t)l.row * columns;
             if (UNLIKELY(bad)) {
                 memset(row, 0, (size_t)columns * sizeof *row);
                 why = behind || *p != '{' ? REFUSED : why;

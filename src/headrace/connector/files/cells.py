@@ -1,4 +1,4 @@
-"""The quick way from text to columns: cells of csv and json lines, found and converted by the compiled kernels.
+"""The quick way from text to columns: cells of csv and json lines, by the compiled kernels.
 
 What the kernels don't take for plainly right they refuse, and the careful readers decide. The structs are
 those of native/text.c. Nothing here holds the interpreter lock while it works on bytes.

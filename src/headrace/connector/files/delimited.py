@@ -7,9 +7,7 @@ they don't take is cut by pyarrow and typed by `values`, which is slower and dec
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -19,11 +17,11 @@ import pyarrow.csv as pacsv
 
 from headrace import native
 from headrace.connector.files import cells, values
+from headrace.connector.files.ahead import ahead
 from headrace.connector.files.options import CsvOptions
 from headrace.connector.files.part import Part, RowError, Sample, shorten
 from headrace.connector.files.records import Block, Layout, Splitter, record_lines
 
-_THREADS = 2
 _HEAD = 1000
 
 
@@ -41,19 +39,12 @@ def inspect(file: IO[bytes], name: str, options: CsvOptions, limit: int) -> Samp
 def read(file: IO[bytes], name: str, options: CsvOptions, schema: pa.Schema) -> Iterator[Part]:
     """The rows as `schema`; its columns that the file lacks are null, others of the file are left out."""
     blocks = Splitter(file, name, options)
-    waiting: deque[Future[Part]] = deque()
-    with ThreadPoolExecutor(_THREADS, "headrace-csv") as pool:
-        try:
-            for block in blocks:
-                assert blocks.layout is not None
-                waiting.append(pool.submit(_parse, block, blocks.layout, options, schema))
-                if len(waiting) > _THREADS:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+
+    def parsed(block: Block) -> Part:
+        assert blocks.layout is not None
+        return _parse(block, blocks.layout, options, schema)
+
+    return ahead(blocks, parsed)
 
 
 class _Table(Protocol):
