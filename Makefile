@@ -27,15 +27,15 @@ check: $(READY) ## Format, lint, types, import rules, spelling, licences, genera
 test: check ## Everything of check, and the whole suite against real servers
 	$(BIN)/pytest -n 2
 
-bench: $(READY) ## Measure speed, side by side; PARTS="…" chooses parts, results are JSON on stdout
-	@$(BIN)/python -m benchmarks $(PARTS)
+bench: $(READY) ## Measure speed beside other tools; PARTS="…" chooses parts, ROWS=300000 makes it a quick try
+	@$(BIN)/python -m benchmarks $(PARTS) $(if $(ROWS),--rows $(ROWS))
 
 docs: $(READY) ## Write docs/reference anew from the code
 	$(BIN)/python -m docs.generate
 
 # uv takes the files that the lock file names. Where only a mirror can be reached, pip asks the mirror
 # for them, and the lock file's hashes still decide.
-$(READY): uv.lock pyproject.toml hatch_build.py $(wildcard src/headrace/native/*.c)
+$(READY): uv.lock pyproject.toml hatch_build.py $(wildcard src/headrace/native/*.[ch])
 	@if ! $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	  for python in $(PYTHON) python3.13 python3.12 python3.11 python3 python; do \
 	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \

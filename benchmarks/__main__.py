@@ -1,26 +1,78 @@
-"""`python -m benchmarks [PART …]`: run the named parts, or all, and print what they measured as JSON."""
+"""`python -m benchmarks [PART …]`: run the named parts, or all, and print what they measured as JSON.
+
+The parts named p… are contests beside other tools. Their reports go into `benchmarks/results/` as well and
+from there into docs/benchmarks.md, and the marks are printed last. With fewer rows than a result needs
+(`--rows`) it is a try, which goes into `.bench/tries/` and ranks nothing. `python -m benchmarks render`
+writes the tables of the page anew.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from benchmarks import executors, reading
+from benchmarks import (
+    copying,
+    csv_import,
+    executors,
+    full_load,
+    marks,
+    postgres_target,
+    reading,
+    results,
+    scene,
+    upsert,
+    upserts,
+)
 
-PARTS: Mapping[str, Callable[[], dict[str, Any]]] = {
+STAGES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "executors": executors.measure,
+    "postgres_target": postgres_target.measure,
     "reading": reading.measure,
+    "upsert": upsert.measure,
 }
+CONTESTS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "p1": full_load.to_parquet,
+    "p1t": full_load.to_parquet_over_tls,
+    "p2": full_load.to_iceberg,
+    "p3": copying.measure,
+    "p5": upserts.measure,
+    "p10": csv_import.measure,
+}
+PARTS = {**STAGES, **CONTESTS}
 
 
-def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in PARTS]
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; all by default; or: render")
+    parser.add_argument(
+        "--rows", type=int, help=f"rows of the table; a contest needs {scene.ROWS:,} to count"
+    )
+    asked = parser.parse_args(words)
+    if asked.parts == ["render"]:
+        results.render()
+        return 0
+    unknown = [name for name in asked.parts if name not in PARTS]
     if unknown:
         print(f"no part {', '.join(unknown)}; there are: {', '.join(PARTS)}", file=sys.stderr)
         return 64
-    print(json.dumps({name: PARTS[name]() for name in names or PARTS}, indent=1))
+    reports = {}
+    for name in asked.parts or PARTS:
+        rows = {"rows": asked.rows} if asked.rows and name in CONTESTS else {}
+        reports[name] = found = PARTS[name](**rows)
+        if "marks" in found:
+            print(f"{name}: {results.save(name, found)}", file=sys.stderr, flush=True)
+            results.render()
+    print(json.dumps(reports, indent=1))
+    for name, found in reports.items():
+        if "skipped" in found:
+            print(f"{name}: skipped, {found['skipped']}", file=sys.stderr)
+        for mark in found.get("marks", ()):
+            trial = "" if results.counts(found) else "  (a try: no result)"
+            print(marks.line(mark) + trial, file=sys.stderr)
     return 0
 
 

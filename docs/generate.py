@@ -23,7 +23,7 @@ from headrace.cli.schema import PipelineEntry, ProjectEntry
 from headrace.connector import ConnectorSpec, TransformSpec
 from headrace.control.outcome import PARTIAL
 from headrace.errors import HeadraceError
-from headrace.model.pipeline import Tuning
+from headrace.model.pipeline import Tuning, Upkeep
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by `make docs` from the code: change the code, not this page. -->"
@@ -83,7 +83,8 @@ def project_page() -> Iterator[str]:
     yield from ("", "## A connection", "")
     yield "Either `url` alone, a one-line address, or `connector` with the settings of that connector"
     yield "([connectors](connectors.md))."
-    yield from ("", "## A pipeline", "", *settings_table(PipelineEntry, defaults(Tuning(), "tuning.")))
+    known = defaults(Tuning(), "tuning.") | defaults(Upkeep(), "maintenance.")
+    yield from ("", "## A pipeline", "", *settings_table(PipelineEntry, known))
     yield from (
         "",
         "A stream may also be just its name. Durations are written with their unit: 90s, 15m, 1h30m, 2d.",
@@ -97,6 +98,7 @@ def defaults(values: Any, prefix: str) -> dict[str, str]:
     return {
         prefix + name: f"{value.total_seconds():g}s" if isinstance(value, timedelta) else str(value)
         for name, value in found.items()
+        if value is not None
     }
 
 

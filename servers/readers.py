@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -17,13 +19,19 @@ def read_with_pyiceberg(metadata_location: str) -> pa.Table:
 
 def read_with_duckdb(metadata_location: str) -> pa.Table:
     """All rows, by DuckDB; its extensions come from wheels, since it may not fetch any."""
+    with duckdb_for_iceberg() as database:
+        path = metadata_location.removeprefix("file://")
+        return database.execute("SELECT * FROM iceberg_scan(?)", [path]).to_arrow_table()
+
+
+@contextlib.contextmanager
+def duckdb_for_iceberg() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect(
         config={"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     ) as database:
         for name in ("avro", "iceberg"):
             database.load_extension(str(_extension(name)))
-        path = metadata_location.removeprefix("file://")
-        return database.execute("SELECT * FROM iceberg_scan(?)", [path]).to_arrow_table()
+        yield database
 
 
 def _extension(name: str) -> Path:

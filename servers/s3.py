@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from types import TracebackType
 from typing import Any
 
 import boto3
 
-from servers.postgres import free_port
+from servers.port import reserved_port
+from servers.started import Started
 
 _ALL_OF_S3 = json.dumps(
     {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
 )
 
 
-class S3Server:
+class S3Server(Started):
     """Started by `with`; only `access_key` with `secret_key` may do anything. All is kept in memory."""
 
     region = "us-east-1"
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def _start(self, undo: contextlib.ExitStack) -> None:
+        self.port = undo.enter_context(reserved_port())
         self.endpoint = f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> S3Server:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": "3"},  # the three that make the user
         )
-        try:
-            self._wait_ready()
-            iam = self._client("iam", "nobody", "nothing")
-            iam.create_user(UserName="headrace")
-            iam.put_user_policy(UserName="headrace", PolicyName="s3", PolicyDocument=_ALL_OF_S3)
-            key = iam.create_access_key(UserName="headrace")["AccessKey"]
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+        undo.callback(self._process.wait)
+        undo.callback(self._process.kill)
+        self._wait_ready()
+        iam = self._client("iam", "nobody", "nothing")
+        iam.create_user(UserName="headrace")
+        iam.put_user_policy(UserName="headrace", PolicyName="s3", PolicyDocument=_ALL_OF_S3)
+        key = iam.create_access_key(UserName="headrace")["AccessKey"]
         self.access_key, self.secret_key = key["AccessKeyId"], key["SecretAccessKey"]
         self.client = self._client("s3", self.access_key, self.secret_key)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
 
     def make_bucket(self, name: str) -> str:
         """Make an empty bucket; gives its name back."""
@@ -80,12 +69,12 @@ class S3Server:
         )
 
     def _wait_ready(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300  # vast: a machine may be slow
         while True:
             try:
-                urllib.request.urlopen(f"{self.endpoint}/moto-api/data.json", timeout=5).close()
+                urllib.request.urlopen(f"{self.endpoint}/moto-api/data.json", timeout=60).close()
                 return
-            except (urllib.error.URLError, ConnectionError):
+            except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError("the S3 server did not start") from None
                 time.sleep(0.05)

@@ -26,7 +26,8 @@ class TcpProxy:
     """Started by `with`; carries connections from `port` on 127.0.0.1 to `host`:`target_port`.
 
     `latency` (seconds before bytes go on, either way), `bandwidth` (bytes a second, either way) and
-    `refusing` (new connections are closed at once) may be changed at any time.
+    `refusing` (new connections are closed at once) may be changed at any time. `asked` counts the messages
+    that came from clients, `answered` the bytes that servers sent.
     """
 
     def __init__(self, host: str, target_port: int):
@@ -34,6 +35,7 @@ class TcpProxy:
         self.latency = 0.0
         self.bandwidth: float | None = None
         self.refusing = False
+        self.asked = self.answered = 0
         self.fired = threading.Event()
         self._rule: tuple[Callable[[bytes], bool], Fault] | None = None
         self._open = threading.Event()  # cleared while half-open
@@ -112,6 +114,8 @@ class TcpProxy:
     def _carry_requests(self, client: socket.socket, server: socket.socket, swallow: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while chunk := client.recv(1 << 16):
+                with self._lock:
+                    self.asked += 1
                 self._delay(chunk)
                 fault = self._fault(chunk)
                 if fault is Fault.CUT:
@@ -127,6 +131,8 @@ class TcpProxy:
     def _carry_replies(self, client: socket.socket, server: socket.socket, swallow: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while chunk := server.recv(1 << 16):
+                with self._lock:
+                    self.answered += len(chunk)
                 if swallow.is_set():
                     break
                 self._delay(chunk)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from headrace.cli.main import invoke
+from tests.waiting import HANGS
 
 COMMAND = Path(sys.executable).with_name("headrace")
 
@@ -57,7 +58,7 @@ def process(*arguments: str, folder: Path, **environ: str) -> Result:
     """A process of its own, off a terminal."""
     done = subprocess.run(
         [COMMAND, *arguments], capture_output=True, text=True, cwd=folder, env={**os.environ, **environ},
-        stdin=subprocess.DEVNULL, check=False, timeout=120,
+        stdin=subprocess.DEVNULL, check=False, timeout=HANGS,
     )  # fmt: skip
     return Result(done.returncode, done.stdout, done.stderr)
 
@@ -87,20 +88,20 @@ class Process:
                 self._changed.notify_all()
         stream.close()
 
-    def wait_for(self, word: str, *, seconds: float = 60) -> None:
+    def wait_for(self, word: str) -> None:
         """Until `word` was printed."""
         with self._changed:
             assert self._changed.wait_for(
-                lambda: any(word in line for line in self._err + self._out), seconds
+                lambda: any(word in line for line in self._err + self._out), HANGS
             ), f"{word!r} was not printed: {''.join(self._err)}"
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 
-    def end(self, *, seconds: float = 60) -> Result:
+    def end(self) -> Result:
         """Its result, once it ends by itself."""
         try:
-            code = self._process.wait(seconds)
+            code = self._process.wait(HANGS)
         finally:
             self._process.kill()
             self._process.wait()

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from headrace.store import MasterKeys, Store
 from servers.postgres import PostgresServer
 from servers.s3 import S3Server
 
-# Where others wait for the answer, the same examples are tried each time; new ones are looked for at home.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# A machine may be slow. Where others wait for the answer, the same examples are tried each time; new ones
+# are looked for at home.
+settings.register_profile("home", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("home"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "home")
 
 REQUIRED = frozenset(filter(None, os.environ.get("HEADRACE_REQUIRE", "").split(",")))
 _numbers = itertools.count(1)

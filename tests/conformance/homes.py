@@ -14,6 +14,7 @@ import pytest
 from headrace.connector import ReadMode
 from tests.crash.conftest import settings_of
 from tests.crash.tables import Target, read_table
+from tests.waiting import held_up
 
 Rows = list[dict[str, Any]]
 
@@ -22,8 +23,8 @@ Rows = list[dict[str, Any]]
 class SourceHome:
     """A source with rows in it. `rows` is what `stream` holds; `add` puts more rows there.
 
-    `broken` is a set of settings whose address leads nowhere. `slow_stream` takes very long to read,
-    with the settings `slow` if they differ.
+    `broken` is a set of settings whose address leads nowhere. `slow_stream` takes many minutes to read,
+    with the settings `slow` if they differ; `blocked` tells whether a read of it has begun to wait.
     """
 
     connector: str = ""
@@ -36,6 +37,7 @@ class SourceHome:
     broken: Mapping[str, Any] | None = None
     slow: Mapping[str, Any] | None = None
     slow_stream: str | None = None
+    blocked: Callable[[], bool] = lambda: True
     secrets: tuple[str, ...] = ()
 
 
@@ -69,7 +71,7 @@ def generator_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome
         rows=rows,
         add=add,
         modes=(ReadMode.FULL, ReadMode.INCREMENTAL),
-        slow={**settings, "delay": 5},
+        slow={**settings, "delay": 5, "batch_rows": 1},
         slow_stream="orders",
     )
 
@@ -109,9 +111,7 @@ def postgres_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
             "INSERT INTO things SELECT n, 'thing ' || n, '2026-01-01Z'::timestamptz + n * interval '1 s'"
             " FROM generate_series(1, 5000) n"
         )
-        connection.execute(
-            "CREATE VIEW ages AS SELECT n, pg_sleep(0.05)::text FROM generate_series(1, 2000) n"
-        )
+        connection.execute("CREATE VIEW ages AS SELECT n, pg_sleep(1)::text FROM generate_series(1, 2000) n")
 
     def rows() -> Rows:
         with psycopg.connect(url, options="-c TimeZone=UTC") as connection:
@@ -124,6 +124,10 @@ def postgres_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
                 "INSERT INTO things SELECT n, 'new', '2026-02-01Z' FROM generate_series(9000, 9100) n"
             )
 
+    def blocked() -> bool:
+        with psycopg.connect(url) as connection:
+            return held_up(connection)
+
     return SourceHome(
         settings=settings,
         stream="public.things",
@@ -133,6 +137,7 @@ def postgres_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
         modes=(ReadMode.FULL, ReadMode.INCREMENTAL),
         broken={**settings, "port": 1},
         slow_stream="public.ages",
+        blocked=blocked,
         secrets=(settings["password"],),
     )
 

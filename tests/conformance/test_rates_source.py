@@ -29,8 +29,20 @@ from tests.bench import Bench
 from tests.conformance import rates_source
 from tests.conformance.rates_source import CURRENCIES, RATES, SPEC, RatesConfig, RatesSource
 
-TODAY = date.today()
+TODAY = date(2026, 3, 2)
 START = TODAY - timedelta(days=200)
+
+
+@pytest.fixture(autouse=True)
+def _stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test runs over midnight."""
+
+    class Fixed(date):
+        @classmethod
+        def today(cls) -> Fixed:
+            return cls(TODAY.year, TODAY.month, TODAY.day)
+
+    monkeypatch.setattr(rates_source, "date", Fixed)
 
 
 def rate_on(day: date) -> str:

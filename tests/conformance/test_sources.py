@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from headrace.connector import (
 from headrace.errors import ConfigError, HeadraceError
 from tests.conformance.conftest import open_source
 from tests.conformance.homes import Rows, SourceHome
+from tests.waiting import HANGS, until
 
 
 def find(source: Source[Any], id: str) -> Stream:
@@ -193,9 +193,10 @@ def test_a_blocked_read_ends_soon_after_an_interrupt(source_home: SourceHome) ->
         pytest.skip(f"{source_home.connector} has nothing to be slow at")
     source = catalog.source(source_home.connector, source_home.slow or source_home.settings)
     slices = list(source.slices([StreamRead(stream=find(source, source_home.slow_stream))], {}))
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
     def work() -> None:
+        began.set()
         try:
             for _ in source.read(slices[0], {}):
                 pass
@@ -205,10 +206,11 @@ def test_a_blocked_read_ends_soon_after_an_interrupt(source_home: SourceHome) ->
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    time.sleep(0.5)
+    assert began.wait(HANGS)
+    until(source_home.blocked, "a read that is blocked")
     assert not ended.is_set()
     source.interrupt()
-    assert ended.wait(5)
+    assert ended.wait(HANGS)  # it would go on for longer than that
     source.close()
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sqlite3
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,47 +16,45 @@ from headrace.connector import WriteMode
 from tests.crash.tables import Target
 from tests.crash.truth import LOAD, STREAM, assert_holds, loaded
 from tests.crash.worker import KILLED, Case, run, start
+from tests.waiting import HANGS, until
 
 KINDS = ["iceberg", "parquet", "postgres"]
 FENCED = 9
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, f"never came: {what}"
-        time.sleep(0.02)
-
-
-def count(case: Case, table: str) -> int:
-    path = case.folder / "store.db"
-    if not path.exists():
-        return 0
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
-        try:
-            (rows,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
-        except sqlite3.OperationalError:
-            return 0
-    database.close()
-    return int(rows)
+def publish_at_once(cases: Sequence[Case]) -> None:
+    """Run them side by side, each held until all of them are about to publish."""
+    holds = [case.folder.with_suffix(".hold") for case in cases]
+    processes = [
+        start(replace(case, failpoint=f"before_publish=hold:{hold}"))
+        for case, hold in zip(cases, holds, strict=True)
+    ]
+    try:
+        until(lambda: all(hold.exists() for hold in holds), "all runs about to publish")
+    finally:
+        for hold in holds:
+            hold.unlink(missing_ok=True)
+        for process in processes:
+            process.join(HANGS)
+    assert [process.exitcode for process in processes] == [0] * len(cases)
 
 
 @pytest.mark.parametrize("target", KINDS, indirect=True)
 def test_a_zombie_that_wakes_with_an_old_epoch_publishes_nothing(tmp_path: Path, target: Target) -> None:
     case = Case(folder=tmp_path / "data", source=("generator", LOAD), target=target, stream=STREAM)
-    zombie = start(replace(case, failpoint="before_publish=sleep:1"))
-    assert zombie.pid
-    wait_until(lambda: count(case, "slices") == 3, "all slices staged")
-    os.kill(zombie.pid, signal.SIGSTOP)
+    hold = tmp_path / "hold"
+    zombie = start(replace(case, failpoint=f"before_publish=hold:{hold}"))
     try:
+        until(hold.exists, "a run about to publish")
         with case.open_store() as store:  # its lease runs out while it does not move
             lease = store.leases.get("p")
             assert lease
             store.leases.release(lease)
+            store.leases.acquire("p", "another", timedelta())
         assert run(case) == 0
     finally:
-        os.kill(zombie.pid, signal.SIGCONT)
-    zombie.join(30)
+        hold.unlink(missing_ok=True)
+        zombie.join(HANGS)
     assert zombie.exitcode == FENCED
     assert_holds(target, loaded())
 
@@ -103,10 +97,7 @@ def test_two_pipelines_that_append_to_one_new_table_lose_nothing_of_each_other(
         )
         for name, seed in (("one", 1), ("two", 2))
     ]
-    processes = [start(replace(case, failpoint="before_publish=sleep:0.5")) for case in cases]
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    publish_at_once(cases)
     assert_holds(target, pa.concat_tables([loaded(case.source[1]) for case in cases]))
 
 
@@ -126,8 +117,5 @@ def test_two_pipelines_that_upsert_the_same_rows_into_one_table_converge(
         for name in ("one", "two")
     ]
     assert run(cases[0]) == 0
-    processes = [start(replace(case, failpoint="before_publish=sleep:0.5")) for case in cases]
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
+    publish_at_once(cases)
     assert_holds(target, loaded())

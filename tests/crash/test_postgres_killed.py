@@ -18,6 +18,7 @@ from servers.tcp_proxy import TcpProxy
 from tests.crash.conftest import settings_of
 from tests.crash.tables import read_table
 from tests.crash.worker import KILLED, Case, run, start
+from tests.waiting import HANGS
 
 SCHEMA = pa.schema([("id", pa.int32()), ("text", pa.string()), ("at", pa.timestamp("us", "UTC"))])
 ROWS = 60_000  # 8 KiB pages enough for several slices
@@ -93,17 +94,17 @@ def test_connections_cut_in_mid_read_are_only_a_delay(case: Case, shop: Any) -> 
         proxy.bandwidth = 2e6  # the table takes some 12 s, so that a cut always finds a read under way
         case = replace(case, source=(kind, {**settings, "host": "127.0.0.1", "port": proxy.port}))
         process = start(replace(case, tuning={"max_retries": 5, "queue_bytes": 1 << 16, "batch_rows": 200}))
-        cut = 0
-        while cut < 2 and process.is_alive():
+        cut: set[int] = set()
+        while len(cut) < 2 and process.is_alive():
             found = shop.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'headrace' AND query ILIKE 'copy%%' AND state = 'active'"
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'headrace' AND query ILIKE 'copy%' AND state = 'active'"
             ).fetchall()
-            cut += len(found)
+            cut |= {pid for pid, _ in found}
             time.sleep(0.05)
         proxy.bandwidth = None
-        process.join(60)
-    assert cut >= 2
+        process.join(HANGS)
+    assert len(cut) >= 2
     assert process.exitcode == 0
     assert same(case, shop)
 
@@ -115,7 +116,7 @@ def test_an_incremental_read_killed_while_rows_are_written_ends_equal(
 ) -> None:
     case = replace(case, read=ReadMode.INCREMENTAL, cursor="at", write=write)
     assert run(case) == 0
-    ending = threading.Event()
+    began, ending = threading.Event(), threading.Event()
     number = [200_000]
 
     def write_on() -> None:
@@ -125,11 +126,13 @@ def test_an_incremental_read_killed_while_rows_are_written_ends_equal(
             if write is WriteMode.UPSERT:
                 change = "UPDATE things SET text = 'changed', at = clock_timestamp() WHERE id = %s"
                 shop.execute(change, [number[0] % ROWS + 1])
+            began.set()
             time.sleep(0.002)
 
     writer = threading.Thread(target=write_on)
     writer.start()
     try:
+        assert began.wait(HANGS)
         assert run(replace(case, failpoint=f"{point}=kill")) == KILLED
         assert run(case) == 0
     finally:

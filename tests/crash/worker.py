@@ -20,8 +20,9 @@ from headrace.engine.plan import Job
 from headrace.engine.run import Stop
 from headrace.errors import HeadraceError
 from headrace.model.connection import Connection
-from headrace.model.pipeline import Pipeline, StreamChoice, Tuning, WriteMode
+from headrace.model.pipeline import Pipeline, StreamChoice, Tuning, Upkeep, WriteMode
 from headrace.store import MasterKeys, Store
+from tests.waiting import HANGS
 
 KILLED = -9
 
@@ -49,6 +50,7 @@ class Case:
     failpoint: str = ""
     file_bytes: int | None = None
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    maintenance: Upkeep = field(default_factory=Upkeep)
 
     def pipeline(self) -> Pipeline:
         choice = StreamChoice(stream=self.stream, read=self.read, write=self.write, cursor=self.cursor)
@@ -60,7 +62,10 @@ class Case:
                 **self.tuning,
             }
         )
-        return Pipeline(id=self.id, name=self.id, source="s", target="t", streams=(choice,), tuning=tuning)
+        return Pipeline(
+            id=self.id, name=self.id, source="s", target="t", streams=(choice,), tuning=tuning,
+            maintenance=self.maintenance,
+        )  # fmt: skip
 
     def job(self) -> Job:
         return Job(
@@ -124,7 +129,7 @@ def start(case: Case) -> multiprocessing.process.BaseProcess:
 def run(case: Case) -> int:
     """The case in a process of its own, to its end; -9 when it was killed."""
     process = start(case)
-    process.join(60)
+    process.join(HANGS)
     if process.is_alive():
         process.kill()
         raise AssertionError("the run hangs")

@@ -15,6 +15,7 @@ from headrace.connectors.iceberg.catalog import identifier, open_catalog
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.target import IcebergTarget
 from servers.readers import read_with_duckdb, read_with_pyiceberg
+from tests.integration.iceberg_sound import check_sound
 
 SLICE = Slice(key="all", reads=())
 Row = Mapping[str, Any]
@@ -29,6 +30,7 @@ class Lake:
     """A target on a folder. `load` writes and publishes in one go, as the engine would."""
 
     def __init__(self, folder: Any, **settings: Any):
+        self.settings = settings
         self.config = IcebergConfig.parse({"warehouse": str(folder), **settings})
         self.target = IcebergTarget(self.config)
         self.rejects: list[Reject] = []
@@ -74,8 +76,10 @@ class Lake:
             catalog.close()
 
     def rows(self, of: Stream) -> list[dict[str, Any]]:
-        """What pyiceberg reads, sorted; DuckDB must read as much."""
-        location = self.table(of).metadata_location
+        """What pyiceberg reads, sorted; DuckDB must read as much, and the snapshot be sound."""
+        table = self.table(of)
+        check_sound(table)
+        location = table.metadata_location
         found = rows(read_with_pyiceberg(location))
         assert rows(read_with_duckdb(location)) == found
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -269,15 +270,14 @@ def test_rejected_rows_can_be_seen_and_too_many_are_partial(cli: Cli, tmp_path: 
 def test_a_run_that_is_under_way_locks_its_pipeline(cli: Cli, tmp_path: Path) -> None:
     from tests.cli import Process
 
-    line = ("run", "--from", "generator:orders?rows=400&batch_rows=10&delay=0.5", "--to", "parquet:./out")
+    line = ("run", "--from", "generator:orders?rows=4000&batch_rows=10&delay=0.5", "--to", "parquet:./out")
     going = Process(*line, folder=tmp_path)
     try:
         going.wait_for("generator → parquet")
-        going.wait_for("rows", seconds=30)
+        going.wait_for("rows")
         second = cli(*line, "--json")
     finally:
-        going.signal(2)
-        going.signal(2)
+        going.signal(signal.SIGKILL)
         going.end()
     assert second.code == 9
     assert second.document["runs"][0]["error"]["code"] == "store.leased"

@@ -14,6 +14,7 @@ import pytest
 from headrace import __version__
 from headrace.cli.main import app
 from tests.cli import COMMAND, Cli, in_process, process
+from tests.waiting import HANGS
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_a_terminal_gets_colours_and_live_progress_unless_told_not_to(tmp_path: 
             env={**os.environ, "TERM": "xterm-256color", **environ},
             stdin=subprocess.DEVNULL,
             check=True,
-            timeout=60,
+            timeout=HANGS,
         )
         return done.stdout
 

@@ -11,7 +11,7 @@ import pytest
 from tests.cli import Process, Result, process
 
 LINE = ("run", "--to", "parquet:./out", "--parallelism", "1", "--from")
-SLOW = "generator:orders,customers?rows=40&slices=2&batch_rows=10&delay=0.5"
+SLOW = "generator:orders,customers?rows=80&slices=4&batch_rows=10&delay=0.5"
 STUCK = "generator:orders?rows=4000&slices=2&batch_rows=10&delay=0.5"
 
 
@@ -39,7 +39,7 @@ def test_the_first_signal_ends_the_run_at_a_checkpoint_and_the_next_run_finishes
     assert "Traceback" not in done.err
     again = process(*LINE, SLOW, "--json", folder=tmp_path)
     (run,) = again.document["runs"]
-    assert (again.code, run["status"], run["written"]) == (0, "succeeded", 80)
+    assert (again.code, run["status"], run["written"]) == (0, "succeeded", 160)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -56,6 +56,6 @@ def test_a_run_that_was_killed_is_carried_on_at_once(tmp_path: Path) -> None:
     assert going.end().code == -signal.SIGKILL
     again = process(*LINE, SLOW, "--json", folder=tmp_path)
     (run,) = again.document["runs"]
-    assert (again.code, run["status"], run["attempt"], run["written"]) == (0, "succeeded", 2, 80)
+    assert (again.code, run["status"], run["attempt"], run["written"]) == (0, "succeeded", 2, 160)
     (only,) = process("status", "--json", folder=tmp_path).document["runs"]
     assert only["run"] == run["run"]

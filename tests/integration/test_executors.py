@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +26,7 @@ from tests.bench import Bench
 from tests.crash.conftest import settings_of
 from tests.crash.truth import LOAD, STREAM, assert_holds, loaded
 from tests.crash.worker import Case
+from tests.waiting import until
 
 COMMAND = [sys.executable, "-m", "headrace.control.stage"]
 
@@ -90,9 +90,7 @@ def test_a_worker_that_dies_is_a_passing_fault_and_another_takes_its_place(case:
     piece = pieces(slow)[0]
 
     def kill() -> None:
-        deadline = time.monotonic() + 20
-        while not executor._all and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: executor._all, "a worker")
         os.kill(executor._all[0].pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)

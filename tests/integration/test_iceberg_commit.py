@@ -39,6 +39,7 @@ from servers.postgres import PASSWORD, PostgresServer
 from servers.s3 import S3Server
 from servers.tcp_proxy import Fault, TcpProxy
 from tests.integration.iceberg_lake import Lake, rows, stream
+from tests.waiting import HANGS
 
 APPEND, REPLACE, UPSERT = WriteMode.APPEND, WriteMode.REPLACE, WriteMode.UPSERT
 ORDERS = stream()
@@ -333,7 +334,7 @@ lake.target.close()
 def test_processes_that_begin_at_once_on_a_new_table_all_get_their_rows_in(tmp_path: Path) -> None:
     names = ("p", "q")
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "lake", name]) for name in names]
-    assert [writer.wait(120) for writer in writers] == [0, 0]
+    assert [writer.wait(HANGS) for writer in writers] == [0, 0]
     lake = Lake(tmp_path / "lake")
     found = {(row["note"], row["id"]) for row in lake.rows(ORDERS)}
     assert found == {(name, n) for name in names for n in range(4)}
@@ -394,7 +395,7 @@ lake.target.close()
 
 def test_a_full_disk_leaves_tables_as_they_were_and_the_same_rows_go_in_later(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FULL, tmp_path / "lake"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS, check=False)
     assert done.returncode == 0, done.stderr
     full = ["iceberg.disk_full", "iceberg.disk_full"]
     found = [json.loads(line) for line in done.stdout.splitlines()]

@@ -11,26 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from pyiceberg.manifest import (
-    DataFile,
-    DataFileContent,
-    FileFormat,
-    ManifestContent,
-    ManifestEntry,
-    ManifestEntryStatus,
-    ManifestFile,
-    ManifestWriterV2,
-)
-from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
-from pyiceberg.table.update.snapshot import _FastAppendFiles
-from pyiceberg.typedef import Record
 
 from headrace.connector import Batch, Change, WriteMode
 from headrace.connectors.iceberg import write
 from headrace.errors import ConfigError
+from tests.integration.iceberg_foreign import delete_files, delete_position
 from tests.integration.iceberg_lake import SLICE, Lake, stream
 
 UPSERT = WriteMode.UPSERT
@@ -115,15 +102,43 @@ def test_events_of_one_key_far_apart_in_a_writer_leave_one_row(
     assert lake.rows(orders) == [{"id": 0, "note": "16"}, {"id": 1, "note": "17"}, {"id": 2, "note": "18"}]
 
 
-def test_only_files_that_hold_a_key_are_rewritten(lake: Lake) -> None:
+def test_no_file_is_rewritten_and_the_snapshot_counts_what_was_added(lake: Lake) -> None:
     orders = stream()
     for part in range(4):
         lake.load(orders, UPSERT, [{"id": part * 100 + n, "note": "old"} for n in range(10)])
     before = live_files(lake, orders)
-    lake.load(orders, UPSERT, [{"id": 105, "note": "new"}, {"id": 250, "note": "between the others"}])
-    after = live_files(lake, orders)
-    assert len(before & after) == 3
-    assert len(lake.rows(orders)) == 41
+    lake.load(
+        orders,
+        UPSERT,
+        [{"id": 105, "note": "new"}, {"id": 209}, {"id": 250, "note": "between"}],
+        [UPD, DEL, INS],
+    )
+    assert before < live_files(lake, orders)
+    assert len(lake.rows(orders)) == 40
+    snapshot = lake.table(orders).current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    assert snapshot.summary.operation is Operation.OVERWRITE
+    counted = {
+        "added-data-files": "1", "added-records": "2", "added-position-deletes": "2",
+        "added-position-delete-files": "1", "total-data-files": "5", "total-records": "42",
+        "total-delete-files": "1", "total-position-deletes": "2",
+    }  # fmt: skip
+    assert snapshot.summary.additional_properties.items() >= counted.items()
+
+
+def test_a_file_without_a_row_left_leaves_the_table(lake: Lake) -> None:
+    orders = stream()
+    lake.load(orders, UPSERT, [{"id": 1, "note": "a"}, {"id": 2, "note": "a"}])
+    lake.load(orders, UPSERT, [{"id": 3, "note": "b"}])
+    lake.load(orders, UPSERT, [{"id": 2, "note": "c"}])
+    lake.load(orders, UPSERT, [{"id": 1}], [DEL])
+    assert lake.rows(orders) == [{"id": 2, "note": "c"}, {"id": 3, "note": "b"}]
+    assert len(live_files(lake, orders)) == 2
+    snapshot = lake.table(orders).current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    assert snapshot.summary.additional_properties["total-records"] == "2"
 
 
 def test_fresh_keys_only_add_files(lake: Lake) -> None:
@@ -140,11 +155,13 @@ def test_fresh_keys_only_add_files(lake: Lake) -> None:
 
 def test_nothing_but_the_tables_own_files_is_left_behind(lake: Lake, tmp_path: Path) -> None:
     orders = stream()
-    lake.load(orders, UPSERT, [{"id": 1, "note": "a"}])
+    lake.load(orders, UPSERT, [{"id": 1, "note": "a"}, {"id": 2, "note": "a"}])
     one = lake.stage(orders, UPSERT, [{"id": 5, "note": "a"}, {"id": 6, "note": "a"}])
     two = lake.stage(orders, UPSERT, [{"id": 5, "note": "b"}])
     lake.publish(orders, UPSERT, one, two)
-    known = {path.removeprefix("file://") for path in live_files(lake, orders)}
+    lake.load(orders, UPSERT, [{"id": 2, "note": "b"}])
+    known = live_files(lake, orders) | delete_files(lake.table(orders))
+    known = {path.removeprefix("file://") for path in known}
     assert {str(path) for path in tmp_path.rglob("*.parquet")} == known
 
 
@@ -272,52 +289,6 @@ def test_a_random_history_ends_in_the_state_that_a_dict_has(
     assert {row["id"]: row["note"] for row in lake.rows(orders)} == state
 
 
-class _DeletesWriter(ManifestWriterV2):
-    def content(self) -> ManifestContent:
-        return ManifestContent.DELETES
-
-    @property
-    def _meta(self) -> dict[str, str]:
-        return {**super()._meta, "content": "deletes"}
-
-
-class _RowDelta(_FastAppendFiles):
-    deletes: DataFile
-
-    def _manifests(self) -> list[ManifestFile]:
-        with _DeletesWriter(
-            self._transaction.table_metadata.spec(),
-            self.schema(),
-            self.new_manifest_output(),
-            self._snapshot_id,
-            "deflate",
-        ) as writer:
-            writer.add(
-                ManifestEntry.from_args(
-                    status=ManifestEntryStatus.ADDED, snapshot_id=self._snapshot_id, sequence_number=None,
-                    file_sequence_number=None, data_file=self.deletes,
-                )
-            )  # fmt: skip
-        return [writer.to_manifest_file(), *super()._manifests()]
-
-
-def delete_position(table: Table, file: str, position: int) -> None:
-    """What another engine does to delete one row: a position-delete file."""
-    path = Path(f"{table.location().removeprefix('file://')}/data/{uuid.uuid4()}-deletes.parquet")
-    fields = [("file_path", pa.string(), 2147483546), ("pos", pa.int64(), 2147483545)]
-    schema = pa.schema([pa.field(n, t, False, {"PARQUET:field_id": str(id)}) for n, t, id in fields])
-    pq.write_table(pa.Table.from_arrays([pa.array([file]), pa.array([position])], schema=schema), path)
-    with table.transaction() as transaction:
-        delta = _RowDelta(Operation.OVERWRITE, transaction, table.io)
-        delta.deletes = DataFile.from_args(
-            content=DataFileContent.POSITION_DELETES, file_path=f"file://{path}",
-            file_format=FileFormat.PARQUET, partition=Record(), record_count=1,
-            file_size_in_bytes=path.stat().st_size,
-        )  # fmt: skip
-        delta.deletes.spec_id = 0
-        delta.commit()
-
-
 def test_rows_that_another_engine_deleted_by_position_stay_deleted(lake: Lake) -> None:
     orders = stream()
     lake.load(orders, UPSERT, [{"id": n, "note": "old"} for n in range(4)])
@@ -330,8 +301,4 @@ def test_rows_that_another_engine_deleted_by_position_stay_deleted(lake: Lake) -
     assert lake.rows(orders) == [{"id": 0, "note": "old"}, {"id": 1, "note": "old"}, {"id": 3, "note": "new"}]
     lake.load(orders, WriteMode.REPLACE, [{"id": 2, "note": "x"}])
     assert lake.rows(orders) == [{"id": 2, "note": "x"}]
-    snapshot = lake.table(orders).current_snapshot()
-    assert snapshot is not None
-    assert [
-        m for m in snapshot.manifests(lake.table(orders).io) if m.content == ManifestContent.DELETES
-    ] == []
+    assert delete_files(lake.table(orders)) == set()

@@ -209,7 +209,9 @@ def test_a_reader_never_sees_half_a_replace(local: dict[str, Any]) -> None:
     to.publish(ORDERS, REPLACE, [stage(to, rows(0, 1), mode=REPLACE)], token(1))
     reader = threading.Thread(target=look)
     reader.start()
-    for turn in range(2, 20):
+    turn = 1
+    while turn < 20 or (len(seen) < 2 and reader.is_alive()):
+        turn += 1
         halves = [stage(to, rows(turn), mode=REPLACE), stage(to, rows(turn + 100), mode=REPLACE)]
         to.publish(ORDERS, REPLACE, halves, token(turn))
     stop.set()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +19,7 @@ from headrace.connectors.postgres.session import Session
 from headrace.connectors.postgres.types import Image, Kind
 from servers.postgres import PASSWORD, PostgresServer
 from servers.tls_proxy import TlsProxy
+from tests.waiting import until
 
 WAYS = ["libpq", "messages", "numpy"]
 TEXT, INT = Image(pa.string(), Kind.TEXT), Image(pa.int32(), Kind.INT4)
@@ -95,26 +96,54 @@ def test_a_session_that_is_ended_in_mid_copy_fails_the_read(
         rows(found)
 
 
+LOCK = 77
+
+
+def locked(count: int) -> str:
+    """A query whose last row waits for `LOCK`, and fails in the end if nobody lets go of it.
+
+    The rows before it are more than the server keeps back.
+    """
+    return (
+        f"SELECT n, CASE WHEN n = {count} AND set_config('lock_timeout', '60s', false) > ''"
+        f" THEN pg_advisory_xact_lock({LOCK})::text ELSE repeat('x', 1000) END"
+        f" FROM generate_series(1, {count}) n"
+    )
+
+
+@contextlib.contextmanager
+def lock_held(server: PostgresServer) -> Iterator[psycopg.Connection[Any]]:
+    with server.connect() as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        yield other
+
+
+def waits(other: psycopg.Connection[Any]) -> bool:
+    return other.execute("SELECT FROM pg_locks WHERE objid = %s AND NOT granted", [LOCK]).rowcount > 0
+
+
 @pytest.mark.parametrize("way", ["libpq"], indirect=True)
-def test_other_threads_run_while_a_copy_is_awaited(session: Session, way: str) -> None:
-    turns, ended = 0, threading.Event()
-
-    def work() -> None:
-        rows(copy(session, "SELECT n, pg_sleep(0.3)::text FROM generate_series(1, 2) n"))
-        ended.set()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not ended.wait(0.001):
-        turns += 1
+def test_other_threads_run_while_a_copy_is_awaited(
+    session: Session, way: str, postgres_server: PostgresServer
+) -> None:
+    found: list[tuple[Any, ...]] = []
+    thread = threading.Thread(target=lambda: found.extend(rows(copy(session, locked(1)))))
+    with lock_held(postgres_server) as lock:
+        thread.start()
+        until(lambda: waits(lock), "the copy to wait")  # this thread looks around meanwhile
+        assert found == []
     thread.join()
-    assert turns > 100
+    assert found == [(1, "")]
 
 
 @pytest.mark.parametrize("way", ["libpq"], indirect=True)
-def test_quiet_between_rows_is_passed_on(session: Session, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quiet_between_rows_is_passed_on(
+    session: Session, way: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("headrace.connectors.postgres.wire.QUIET", 0.1)
-    query = "SELECT n, CASE WHEN n > 100 THEN pg_sleep(0.5)::text END FROM generate_series(1, 101) n"
-    started = time.monotonic()
-    found = [block is None for block in copy(session, query)]
-    assert time.monotonic() - started < 5 and found.count(True) >= 3 and found.count(False) >= 1
+    with lock_held(postgres_server):
+        found = copy(session, locked(101))
+        began: list[Block | None] = []
+        while began.count(None) < 3:
+            began.append(next(found))
+    assert len(rows(itertools.chain(began, found))) == 101

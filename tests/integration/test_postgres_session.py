@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from headrace.connectors.postgres.config import PostgresConfig
 from headrace.connectors.postgres.session import Session, connect
 from headrace.connectors.postgres.source import PostgresSource
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
-from servers.postgres import PASSWORD, free_port
+from servers.postgres import PASSWORD
 from servers.sshd import SshServer, new_key
 from servers.tls_proxy import Authority, TlsProxy
+from tests.waiting import until
 
 
 def config(url: str, **settings: Any) -> PostgresConfig:
@@ -45,7 +45,7 @@ def connected(url: str, **settings: Any) -> Iterator[Session]:
         ({"username": "nobody"}, AuthError, "postgres.auth.password", "password"),
         ({"database": "nowhere"}, NotFoundError, "postgres.database_missing", "database"),
         ({"host": "host.invalid"}, TransientError, "postgres.host_unknown", "host"),
-        ({"port": free_port()}, TransientError, "postgres.refused", "host"),
+        ({"port": 1}, TransientError, "postgres.refused", "host"),
         ({"ssl_mode": "require"}, ConfigError, "postgres.tls.unsupported", "ssl_mode"),
         ({"ssl_mode": "verify-full"}, ConfigError, "postgres.tls.unsupported", "ssl_mode"),
     ],
@@ -233,7 +233,7 @@ def test_ssh_names_a_wrong_user_and_a_server_that_is_away(postgres_url: str, ssh
     _, stranger = "", new_key()[0]
     caught = refused(postgres_url, ssh=through(sshd, password=None, private_key=stranger))
     assert caught.code == "postgres.ssh.auth"
-    assert refused(postgres_url, ssh=through(sshd, port=free_port())).code == "postgres.ssh.refused"
+    assert refused(postgres_url, ssh=through(sshd, port=1)).code == "postgres.ssh.refused"
 
 
 def test_a_tunnel_that_breaks_is_a_lost_connection(postgres_url: str, sshd: SshServer) -> None:
@@ -252,12 +252,8 @@ def test_a_source_that_is_closed_leaves_no_session_behind(postgres_url: str) -> 
     source.close()
     source.close()
     with psycopg.connect(postgres_url, autocommit=True) as db:
-        for _ in range(50):
-            row = db.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'headrace'"
-                " AND datname = current_database()"
-            ).fetchone()
-            if row == (0,):
-                return
-            time.sleep(0.05)
-    raise AssertionError("a session is still open")
+        ours = (
+            "SELECT FROM pg_stat_activity WHERE application_name = 'headrace'"
+            " AND datname = current_database()"
+        )
+        until(lambda: db.execute(ours).rowcount == 0, "the end of the session")

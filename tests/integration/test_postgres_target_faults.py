@@ -11,7 +11,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from headrace.connector import Slice, WriteMode
+from headrace.connector import Slice, Token, WriteMode
 from headrace.connectors.postgres.target import PostgresTarget
 from headrace.errors import DataError, HeadraceError, OutcomeUnknown, TransientError
 from servers.postgres import PostgresServer
@@ -30,6 +30,7 @@ from tests.integration.postgres_target import (
     target_at,
     token,
 )
+from tests.waiting import until
 
 COMMIT = b"COMMIT\0"  # the statement, as it stands in a message to the server
 
@@ -149,20 +150,27 @@ def test_a_look_at_the_token_waits_for_a_publish_that_is_under_way(
     query(
         postgres_url,
         "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
-        "'BEGIN PERFORM pg_sleep(1); RETURN NEW; END'",
+        "'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END'",
     )
     query(postgres_url, "CREATE TRIGGER slow BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION slow()")
     staged, _ = stage(target, orders(), APPEND, batch(orders(), [{"id": 1, "note": "a"}]))
-    publish = threading.Thread(target=target.publish, args=(orders(), APPEND, [staged], token()))
-    publish.start()
-    with closing(target_at(postgres_url)) as another:
-        while (
-            not query(postgres_url, "SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted")
-            and publish.is_alive()
-        ):
-            time.sleep(0.01)
-        assert another.committed(orders(), "p") == token()
-    publish.join()
+    seen: list[Token | None] = []
+
+    def waiting() -> int:
+        return len(query(postgres_url, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
+    with closing(target_at(postgres_url)) as another, psycopg.connect(postgres_url) as gate:
+        gate.execute("SELECT pg_advisory_xact_lock(7)")
+        publish = threading.Thread(target=target.publish, args=(orders(), APPEND, [staged], token()))
+        look = threading.Thread(target=lambda: seen.append(another.committed(orders(), "p")))
+        publish.start()
+        until(lambda: waiting() == 1, "a publish under way")
+        look.start()
+        until(lambda: waiting() == 2 or seen, "a look that waits")
+        gate.rollback()
+        publish.join()
+        look.join()
+    assert seen == [token()]
 
 
 def test_a_lock_held_by_somebody_else_is_waited_for_a_bounded_time(postgres_url: str) -> None:
@@ -315,9 +323,9 @@ def test_a_slow_line_changes_nothing_but_the_time(
 def test_what_is_half_open_goes_on_when_the_line_is_back(through: PostgresTarget, proxy: TcpProxy) -> None:
     through.prepare(orders(), APPEND)
     proxy.silence()
+    started = time.monotonic()
     timer = threading.Timer(0.3, proxy.restore)
     timer.start()
-    started = time.monotonic()
     with closing(through.open(orders(), APPEND, Slice(key="s", reads=()))) as writer:
         writer.write(batch(orders(), [{"id": 1, "note": "a"}]))
         assert writer.stage().rows == 1

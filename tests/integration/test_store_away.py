@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
 from headrace.store import MasterKeys, Store, database
 from headrace.store.database import Database
-from servers.postgres import PASSWORD, PostgresServer, free_port
+from servers.postgres import PASSWORD, PostgresServer
 from tests.integration.store_samples import save_pipeline, start_run
 
 
@@ -129,7 +129,8 @@ def test_a_server_that_goes_away_and_comes_back_is_a_passing_fault(keys: MasterK
         attempt.flush()
         with server.connect() as admin:  # every connection is cut
             admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'headrace'"
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+                " WHERE application_name = 'headrace'"
             )
         attempt.save("slot", {"lsn": 1}, {})
     refused(TransientError, "store.away", lambda: attempt.save("slot", {"lsn": 2}, {}))
@@ -149,7 +150,7 @@ def test_a_store_that_can_not_be_opened_says_why(postgres_server: PostgresServer
     refused(AuthError, "store.auth", opened(server.url(password="wrong")))
     refused(AuthError, "store.auth", opened(server.url(user="nobody")))
     refused(NotFoundError, "store.no_database", opened(server.url("no_such")))
-    nobody = server.url().replace(str(server.port), str(free_port()))
+    nobody = server.url().replace(f":{server.port}/", ":1/")
     refused(TransientError, "store.away", opened(nobody))
 
 

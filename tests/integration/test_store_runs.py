@@ -14,6 +14,7 @@ from headrace.store import Lease, Store
 from headrace.store.database import Database
 from headrace.store.leases import hold
 from tests.integration.store_samples import GONE, MINUTE, save_pipeline, start_run
+from tests.waiting import HANGS
 
 BROKEN = ErrorReport(code="postgres.away", message="no answer\0", remedy="Wait.", exit_code=6)
 
@@ -124,8 +125,7 @@ def test_a_live_lease_keeps_others_out_and_says_whose_it_is(store: Store) -> Non
 
 def test_a_lease_that_ran_out_is_taken_over_with_the_next_epoch(store: Store) -> None:
     save_pipeline(store)
-    first = store.leases.acquire("p1", "w1", timedelta(seconds=0.1))
-    time.sleep(0.15)
+    first = store.leases.acquire("p1", "w1", GONE)
     assert store.leases.get("p1") is None
     second = store.leases.acquire("p1", "w2", MINUTE)
     assert (first.epoch, second.epoch) == (1, 2)
@@ -150,11 +150,18 @@ def test_a_takeover_waits_for_what_is_being_written_under_the_lease(store: Store
     lease = store.leases.acquire("p1", "w1", GONE)
     database = Database(store_url)
     taken: list[Lease] = []
-    other = threading.Thread(target=lambda: taken.append(store.leases.acquire("p1", "w2", MINUTE)))
+    trying = threading.Event()
+
+    def take() -> None:
+        trying.set()
+        taken.append(store.leases.acquire("p1", "w2", MINUTE))
+
+    other = threading.Thread(target=take)
     with database.write() as transaction:
         hold(transaction, lease)
         other.start()
-        time.sleep(0.3)
+        assert trying.wait(HANGS)
+        time.sleep(0.3)  # long enough to do it in, if it could be done
         assert taken == []
     other.join()
     assert [lease.epoch for lease in taken] == [2]

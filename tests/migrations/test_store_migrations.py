@@ -53,9 +53,39 @@ def count(connection: sa.Connection) -> dict[str, int]:
     return {name: connection.execute(query).scalar_one() for name, query in rows.items()}
 
 
+def layout(connection: sa.Connection) -> dict[str, Any]:
+    """All that a database says of its tables."""
+    found = sa.inspect(connection)
+    return {
+        name: {
+            "columns": [{**c, "type": str(c["type"])} for c in found.get_columns(name)],
+            "primary key": found.get_pk_constraint(name),
+            "references": sorted(found.get_foreign_keys(name), key=str),
+            "unique": sorted(found.get_unique_constraints(name), key=str),
+            "checks": sorted(found.get_check_constraints(name), key=str),
+            "indexes": sorted(found.get_indexes(name), key=str),
+        }
+        for name in sorted(found.get_table_names())
+    }
+
+
 def test_the_migrations_form_one_line_that_ends_at_the_known_head() -> None:
     assert ScriptDirectory(SCRIPTS).get_heads() == [HEAD]
     assert [f"{number:04}" for number in range(1, len(VERSIONS) + 1)] == VERSIONS
+
+
+def test_a_new_store_has_the_schema_that_its_migrations_lead_to(database: Database) -> None:
+    for version in VERSIONS:
+        migrate(database, version)
+    with database.migrate() as connection:
+        migrated = layout(connection)
+        tables = sa.MetaData()
+        tables.reflect(connection)
+        tables.drop_all(connection)
+        assert layout(connection) == {}
+    migrate(database)
+    with database.read() as connection:
+        assert layout(connection) == migrated
 
 
 def test_an_empty_database_migrates_to_the_tables_we_use(database: Database) -> None:
@@ -134,12 +164,14 @@ def test_processes_that_open_a_new_store_together_all_succeed(store_url: str, tm
         assert [store.connections.settings(c.id) for c in store.connections.list()] == [{"a": "b"}] * 2
 
 
-def test_opening_a_store_that_stands_at_the_head_loads_no_alembic(store_url: str, tmp_path: Path) -> None:
+def test_opening_a_store_that_is_new_or_stands_at_the_head_loads_no_alembic(
+    store_url: str, tmp_path: Path
+) -> None:
     keys = tmp_path / "keys"
-    Store.open(store_url, keys=MasterKeys.load(keys, {})).close()
     program = (
         "import sys; from pathlib import Path; from headrace.store import MasterKeys, Store\n"
         "Store.open(sys.argv[1], keys=MasterKeys.load(Path(sys.argv[2]), {})).close()\n"
         "sys.exit('alembic' in sys.modules)\n"
     )
-    assert subprocess.run([sys.executable, "-c", program, store_url, keys], check=False).returncode == 0
+    for _ in ("new", "at the head"):
+        assert subprocess.run([sys.executable, "-c", program, store_url, keys], check=False).returncode == 0

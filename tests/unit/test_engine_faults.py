@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -38,6 +39,7 @@ from headrace.model.pipeline import SchemaPolicy, StreamChoice
 from headrace.model.run import StreamStatus
 from headrace.store import MasterKeys, Store
 from tests.bench import Bench
+from tests.waiting import HANGS
 
 SCHEMA = pa.schema([("id", pa.int64()), ("name", pa.string())])
 PEOPLE = Stream(name="people", schema=SCHEMA, primary_key=("id",))
@@ -119,6 +121,15 @@ def test_a_dropped_table_is_never_taken_for_the_one_that_had_as_many_publishes(b
     ends = bench.run(pipeline, Loading([PEOPLE], load, script))
     assert ends["people"].status is StreamStatus.SUCCEEDED
     assert ids(bench.rows("people")) == [1, 2]
+
+
+def test_a_source_without_a_slice_empties_the_table_that_it_replaces(bench: Bench) -> None:
+    pipeline = bench.pipeline([choose(read=ReadMode.FULL, write=WriteMode.REPLACE)])
+    bench.run(pipeline, Loading([PEOPLE], {"people": [[batch(1)]]}))
+    assert ids(bench.rows("people")) == [1]
+    ends = bench.run(pipeline, Loading([PEOPLE], {"people": []}))
+    assert ends["people"].status is StreamStatus.SUCCEEDED
+    assert bench.rows("people") == []
 
 
 def test_a_stream_that_joins_a_log_is_read_from_its_start(bench: Bench) -> None:
@@ -308,24 +319,30 @@ def test_a_store_that_goes_away_ends_the_other_slices_at_once(
         raise TransientError("store.away", "the store is away")
 
     read: list[int] = []
+    failing = threading.Event()
+
+    def save(*_: Any) -> None:
+        failing.set()
+        away()
 
     def slow(n: int) -> Callable[[], None]:
         def step() -> None:
             read.append(n)
+            failing.wait(HANGS)
             time.sleep(0.1)
 
         return step
 
     load: dict[str, Any] = {
         "people": [[batch(0)]],
-        "places": [[slow(n), batch(n, stream=PLACES)] for n in range(20)],
+        "places": [[slow(n), batch(n, stream=PLACES)] for n in range(500)],
     }
-    monkeypatch.setattr(Attempt, "save_staged", away)
+    monkeypatch.setattr(Attempt, "save_staged", save)
     monkeypatch.setattr(Attempt, "log", lambda self, level, *_: away() if level == "error" else None)
     pipeline = bench.pipeline([choose(read=ReadMode.FULL), choose(PLACES, ReadMode.FULL)], {"parallelism": 2})
     with pytest.raises(TransientError):
         bench.run(pipeline, Loading([PEOPLE, PLACES], load))
-    assert len(read) < 6
+    assert len(read) < 250  # a read takes a tenth of a second
 
 
 class Filed(MemoryTarget):

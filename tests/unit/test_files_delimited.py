@@ -99,7 +99,7 @@ def test_a_nul_byte_rejects_its_row() -> None:
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.lists(TEXT, min_size=3, max_size=3), min_size=1, max_size=30), st.sampled_from(",;\t|"))
 def test_what_the_csv_module_writes_is_read_back(rows: list[list[str]], delimiter: str) -> None:
     out = io.StringIO()
@@ -112,7 +112,7 @@ def test_what_the_csv_module_writes_is_read_back(rows: list[list[str]], delimite
     assert [list(r.values()) for r in found] == rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text('ab,"\n\r1', max_size=60))
 def test_any_text_is_accounted_for_in_small_blocks_as_in_one(data: str) -> None:
     """Rows and rejects don't depend on where blocks end, and nothing raises."""

@@ -148,7 +148,7 @@ SCHEMAS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3), max_size=4), SCHEMAS)
 def test_the_fast_path_answers_as_the_careful_one_or_not_at_all(
     rows: list[dict[str, Any]], types: dict[str, pa.DataType]

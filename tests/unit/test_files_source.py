@@ -210,12 +210,12 @@ def test_only_new_and_changed_files_are_read_again(tmp_path: Path) -> None:
 
 
 def test_files_still_being_written_are_left_for_later(tmp_path: Path) -> None:
-    write(tmp_path / "old.csv", "id\n1\n", at=time.time() - 100)
+    write(tmp_path / "old.csv", "id\n1\n", at=time.time() - 7200)
     write(tmp_path / "new.csv", "id\n2\n")
-    src = source(tmp_path / "*.csv", settle_seconds=50)
+    src = source(tmp_path / "*.csv", settle_seconds=3600)
     slices, _ = cut(src, ReadMode.INCREMENTAL)
     assert rows_of(src, slices)[0] == [{"id": 1}]
-    os.utime(tmp_path / "new.csv", (time.time() - 60,) * 2)
+    os.utime(tmp_path / "new.csv", (time.time() - 4000,) * 2)
     slices, _ = cut(src, ReadMode.INCREMENTAL, slices[0].until)
     assert rows_of(src, slices)[0] == [{"id": 2}]
 

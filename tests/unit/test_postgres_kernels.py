@@ -154,7 +154,7 @@ def plain(column: pa.Array) -> list[Any]:
     return column.to_pylist()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(copies(), st.data())
 def test_the_kernels_decode_as_numpy_does(copy: tuple[list[Image], list[bytes]], data: st.DataObject) -> None:
     images, rows = copy
@@ -164,7 +164,7 @@ def test_the_kernels_decode_as_numpy_does(copy: tuple[list[Image], list[bytes]],
     assert read(by_kernels, images, [HEAD, *rows, END], 1 << 16) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(copies(), st.data())
 def test_garbled_copies_are_refused_or_read_alike(
     copy: tuple[list[Image], list[bytes]], data: st.DataObject
@@ -196,6 +196,13 @@ def test_garbled_copies_are_refused_or_read_alike(
 def test_bytes_that_are_not_rows_of_these_columns_are_refused(stream: bytes, why: str) -> None:
     with pytest.raises(Garbled, match=why):
         by_kernels([Image(pa.int32(), Kind.INT4)], [stream], 64)
+
+
+@pytest.mark.parametrize("way", [by_numpy, by_kernels])
+def test_a_number_with_a_digit_that_is_none_is_garbled_even_where_it_has_too_many(way: Way) -> None:
+    value = struct.pack(">HhHH9H", 9, 0, 0, 40, *[9999] * 8, 10_000)
+    with pytest.raises(Garbled, match="none of its type"):
+        way([Image(pa.decimal128(12, 2), Kind.NUMERIC)], [HEAD, struct.pack(">h", 1) + field(value), END], 64)
 
 
 def test_an_empty_copy_has_no_rows_however_it_is_framed() -> None:

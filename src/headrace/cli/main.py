@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import os
 import sys
 from typing import Annotated
 
 import typer
 
-from headrace.cli import catalogue, connections, history, machine, plan, positions, projects, run
+from headrace.cli import catalogue, connections, history, machine, maintenance, plan, positions, projects, run
 from headrace.cli.command import INTERRUPTED, USAGE, command
 
 HELP = """Move rows from databases, files and APIs into tables, exactly once.
@@ -32,6 +35,7 @@ for panel, functions in {
     MOVE: (run.run, plan.plan),
     SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
     LOOK: (history.status, history.logs, positions.state, positions.rejects, positions.rewind),
+    "Look after tables": (maintenance.maintain,),
     "This machine": (machine.doctor, machine.completion),
 }.items():
     for function in functions:
@@ -57,7 +61,15 @@ def _root(
 
 def main() -> None:
     """Run the command line of this process, and end the process."""
-    sys.exit(invoke(sys.argv[1:]))
+    gc.set_threshold(50_000)  # what is imported is never garbage: looking for it took a tenth of the start
+    # With Arrow's own allocator a load took an eighth more CPU time and a quarter more memory.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    code = invoke(sys.argv[1:])
+    with contextlib.suppress(OSError):  # nobody reads any more
+        sys.stderr.flush()
+    # Everything is closed and synced by now; taking a thousand modules apart would take a tenth of a second.
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def invoke(arguments: list[str]) -> int:

@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 from typer import Option
 
+FILE = "headrace.yaml"
+"""The project file, where no other one is named."""
+
 EVERYWHERE = "Options of every command"
 
 

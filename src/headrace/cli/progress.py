@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from headrace.cli.screen import Column, Screen, error_json, many, size
 from headrace.model.run import Counts, Run, StreamProgress, StreamStatus
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
 
 STYLES: Mapping[str, str] = {
     "succeeded": "green",
@@ -83,7 +84,12 @@ class Follower:
         self._lock = threading.Lock()
         self._words: deque[tuple[str, str, str | None]] = deque()
         self._ended: set[str] = set()
-        self._live = Live(console=screen.err, auto_refresh=False, transient=True) if screen.live else None
+        self._live = self._drawn() if screen.live else None
+
+    def _drawn(self) -> Live:
+        from rich.live import Live
+
+        return Live(console=self.screen.err, auto_refresh=False, transient=True)
 
     def started(self, run: Run) -> None:
         self.run = run
@@ -105,7 +111,7 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self.show()
         if self._live:
-            self._live.update(Text(""), refresh=True)
+            self._live.update("", refresh=True)
             self._live.stop()
 
     def show(self) -> None:
@@ -157,6 +163,9 @@ class Follower:
         self.screen.say(f"{progress.stream}: {', '.join(words)}")
 
     def _table(self, tracks: list[Track], now: float) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
         table = Table(
             box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(tracks), header_style="dim"
         )
@@ -186,6 +195,8 @@ class Follower:
 
 def bar(progress: StreamProgress, width: int) -> Text:
     """How far a stream is, where its source knows how many rows it has."""
+    from rich.text import Text
+
     if progress.status is StreamStatus.SUCCEEDED:
         share = 1.0
     elif progress.expected:

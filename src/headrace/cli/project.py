@@ -20,7 +20,6 @@ from headrace.cli.schema import Entry, PipelineEntry, ProjectEntry
 from headrace.control.endpoint import Endpoint
 from headrace.errors import ConfigError, HeadraceError, NotFoundError
 
-FILE = "headrace.yaml"
 _FIX = "Correct the file; `headrace validate` shows every mistake in it."
 
 EntryT = TypeVar("EntryT", bound=Entry)
@@ -196,13 +195,6 @@ class Project:
         where = f"{self.file}:{self.line(full)}: "
         message = error.message if error.message.startswith(str(self.file)) else where + error.message
         return type(error)(error.code, message, field=error.field or dotted(path), remedy=error.remedy)
-
-
-def find(file: Path | None, environ: Mapping[str, str]) -> Project | None:
-    """The project of this folder, or of `file`; None when no file was named and none is here."""
-    if file is None and not Path(FILE).exists():
-        return None
-    return load(file or Path(FILE), environ)
 
 
 def load(file: Path, environ: Mapping[str, str]) -> Project:

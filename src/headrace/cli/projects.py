@@ -10,6 +10,7 @@ from typing import Annotated
 
 from typer import Option
 
+from headrace.cli.options import FILE
 from headrace.cli.screen import Screen, error_json, many
 from headrace.errors import ConflictError
 from headrace.model.run import ErrorReport
@@ -69,7 +70,6 @@ def init(screen: Screen) -> None:
     headrace init
     headrace init --file jobs/headrace.yaml
     """
-    from headrace.cli.project import FILE
 
     file = screen.common.file or Path(FILE)
     name = re.sub(r"[^a-z0-9]+", "-", file.absolute().parent.name.lower()).strip("-") or "main"
@@ -99,7 +99,7 @@ def validate(
     headrace validate --schema > headrace.schema.json
     """
     from headrace import catalog
-    from headrace.cli.project import FILE, read
+    from headrace.cli.project import read
     from headrace.cli.schema import json_schema
     from headrace.control.outcome import verdict
 

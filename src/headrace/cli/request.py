@@ -196,7 +196,7 @@ def named(session: Session, name: str, ends: Ends = Ends(), choice: Choice = Cho
             "cli.usage", f"{flag} is for a run with --from and --to", field=flag,
             remedy=f"Change the pipeline {name!r} in the project file.",
         )  # fmt: skip
-    project = session.the_project()
+    project = session.the_project
     entry = project.pipeline(name)
     id = project.pipeline_id(name)
     pipeline = entry.pipeline(id, id)

@@ -10,7 +10,16 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from headrace.model.connector import ConnectorSpec
-from headrace.model.pipeline import Pipeline, SchemaPolicy, StreamChoice, TransformStep, Tuning, WriteMode
+from headrace.model.pipeline import (
+    Compact,
+    Pipeline,
+    SchemaPolicy,
+    StreamChoice,
+    TransformStep,
+    Tuning,
+    Upkeep,
+    WriteMode,
+)
 from headrace.model.stream import ReadMode
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -106,6 +115,24 @@ class TuningEntry(Entry):
         return Tuning(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
+class UpkeepEntry(Entry):
+    """How the tables that are written are kept in shape."""
+
+    compact: Compact | None = Field(None, description="Compact tables of upserts, all tables, or none.")
+    delete_files: int | None = Field(None, ge=1, description="Delete files at which a table is compacted.")
+    small_files: int | None = Field(
+        None, ge=2, description="Files more than a table's size calls for at which it is compacted."
+    )
+    expire_days: float | None = Field(None, ge=0, description="Snapshots older than so many days expire.")
+    keep_snapshots: int | None = Field(None, ge=1, description="The last so many stay, however old.")
+    orphan_days: float | None = Field(None, ge=1, description="Orphans go when they are so many days old.")
+    every: Duration | None = Field(None, description="How long a table is left alone after a look at it.")
+
+    def upkeep(self) -> Upkeep:
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return Upkeep(**{name: value for name, value in given.items() if value is not None})
+
+
 class PipelineEntry(Entry):
     source: str = Field(alias="from", description="The connection that is read.")
     target: str = Field(alias="to", description="The connection that is written.")
@@ -116,6 +143,7 @@ class PipelineEntry(Entry):
     transforms: tuple[TransformEntry, ...] = ()
     schema_policy: SchemaPolicy = Field(SchemaPolicy.EVOLVE, description="When a stream's columns change.")
     tuning: TuningEntry = TuningEntry()
+    maintenance: UpkeepEntry = UpkeepEntry()
 
     def pipeline(self, id: str, name: str) -> Pipeline:
         return Pipeline(
@@ -123,6 +151,7 @@ class PipelineEntry(Entry):
             streams=tuple(s.choice() for s in self.streams),
             transforms=tuple(t.step() for t in self.transforms),
             schema_policy=self.schema_policy, tuning=self.tuning.tuning(),
+            maintenance=self.maintenance.upkeep(),
         )  # fmt: skip
 
 

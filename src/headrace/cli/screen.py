@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
 
 from headrace.cli.options import Common
 from headrace.errors import HeadraceError
 from headrace.model.run import ErrorReport
+
+if TYPE_CHECKING:  # loaded when a terminal is written to: most runs that are timed have none
+    from rich.console import Console
 
 VERSION = 1
 """Of the JSON shapes: grows when a member changes its meaning or goes away."""
@@ -88,38 +88,42 @@ class Screen:
         self.common = common
         self.format = "json" if common.json else common.output
         self.debug = common.debug or common.verbose > 1
-        plain = common.no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        self._out = self._console(sys.stdout, plain)
-        self._err = self._console(sys.stderr, plain)
+        self._stdout, self._stderr = sys.stdout, sys.stderr
         self._secrets: set[str] = set()
         self._public: set[str] = set()
 
-    def _console(self, stream: TextIO, plain: bool) -> Console:
-        terminal = stream.isatty()
+    @cached_property
+    def _out(self) -> Console:
+        return self._console(self._stdout)
+
+    @cached_property
+    def err(self) -> Console:
+        """stderr, where it is a terminal."""
+        return self._console(self._stderr)
+
+    def _console(self, terminal: TextIO) -> Console:
+        from rich.console import Console
+
+        plain = self.common.no_color or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         return Console(
-            file=stream, force_terminal=terminal, color_system=None if plain or not terminal else "auto",
-            width=None if terminal else 10_000, soft_wrap=not terminal,
+            file=terminal, force_terminal=True, color_system=None if plain else "auto",
             markup=False, highlight=False, emoji=False,
         )  # fmt: skip
 
     @property
     def live(self) -> bool:
         """May progress be redrawn in place?"""
-        return self._err.is_terminal and self.format == "table" and not self.common.quiet
+        return self._stderr.isatty() and self.format == "table" and not self.common.quiet
 
     @property
     def narrow(self) -> bool:
         """Is stdout a terminal?"""
-        return self._out.is_terminal
+        return self._stdout.isatty()
 
     @property
     def asks(self) -> bool:
         """Is there a person who can answer a question?"""
         return sys.stdin.isatty() and sys.stderr.isatty()
-
-    @property
-    def err(self) -> Console:
-        return self._err
 
     def hide(self, secrets: Iterable[str], public: Iterable[str] = ()) -> None:
         """Never print these; a word that is public anyway (a user or connector of that name) still shows."""
@@ -146,25 +150,33 @@ class Screen:
     def say(self, message: str, *, style: str = "", verbose: bool = False) -> None:
         """One line of talk; with `verbose` only where -v asks for it."""
         if not self.common.quiet and (self.common.verbose or not verbose):
-            self._err.print(Text(self.clean(message), style=style), soft_wrap=True)
+            self._tell((self.clean(message), style))
 
     def warn(self, message: str) -> None:
         if not self.common.quiet:
-            self._err.print(Text.assemble(("warning: ", "yellow"), self.clean(message)), soft_wrap=True)
+            self._tell(("warning: ", "yellow"), (self.clean(message), ""))
 
     def complain(self, report: ErrorReport, *, about: str | None = None) -> None:
         """An error with its cause and cure."""
         head = f"{self.line(about)}: " if about else ""
-        self._err.print(
-            Text.assemble(("error: ", "bold red"), head, self.clean(report.message)), soft_wrap=True
-        )
+        self._tell(("error: ", "bold red"), (head + self.clean(report.message), ""))
         for name, value in (("code", report.code), ("field", report.field), ("remedy", report.remedy)):
             if value:
-                self._err.print(Text.assemble((f"  {name:<8}", "dim"), self.clean(value)), soft_wrap=True)
+                self._tell((f"  {name:<8}", "dim"), (self.clean(value), ""))
 
     def trace(self, lines: str) -> None:
         """A stack trace, for those who asked."""
-        self._err.print(Text(self.clean(lines), style="dim"), soft_wrap=True)
+        self._tell((self.clean(lines), "dim"))
+
+    def _tell(self, *parts: tuple[str, str]) -> None:
+        """A line to stderr, of texts and their styles."""
+        if not self._stderr.isatty():
+            self._stderr.write("".join(words for words, _ in parts) + "\n")
+            self._stderr.flush()
+            return
+        from rich.text import Text
+
+        self.err.print(Text.assemble(*parts), soft_wrap=True)
 
     def fail(self, error: HeadraceError) -> None:
         """The command's last word: the error for people, and for programs that wait for a document."""
@@ -205,13 +217,15 @@ class Screen:
             self.say(none)
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
-        console = self._out
-        if console.is_terminal:
-            columns = [
-                c for c in columns if not c.optional or any(c.cell(r)[0] not in _NOTHING for r in rows)
-            ]
-            while (spare := max(c.spare for c in columns)) and _least(columns, rows) > console.width:
-                columns = [c for c in columns if c.spare < spare]
+        if not self.narrow:
+            self._lines(rows, columns)
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        columns = [c for c in columns if not c.optional or any(c.cell(r)[0] not in _NOTHING for r in rows)]
+        while (spare := max(c.spare for c in columns)) and _least(columns, rows) > self._out.width:
+            columns = [c for c in columns if c.spare < spare]
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for column in columns:
             table.add_column(
@@ -223,21 +237,33 @@ class Screen:
         for row in rows:
             cells = [c.cell(row) for c in columns]
             table.add_row(*(Text(self.line(value), style=style) for value, style in cells))
-        if console.is_terminal:
-            console.print(table)
-            return
-        buffer = Console(file=io.StringIO(), width=10_000, color_system=None, force_terminal=False)
-        buffer.print(table)
-        lines = buffer.file.getvalue().splitlines()  # type: ignore[attr-defined]
-        console.file.write("".join(f"{line.rstrip()}\n" for line in lines))
+        self._out.print(table)
+
+    def _lines(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+        """A table as plain lines, for programs and files."""
+        cells = [[c.title for c in columns], *([self.line(c.cell(row)[0]) for c in columns] for row in rows)]
+        widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            padded = []
+            for column, cell, width in zip(columns, line, widths, strict=True):
+                space = " " * (width - _width(cell))
+                padded.append(space + cell if column.right else cell + space)
+            self._stdout.write("  ".join(padded).rstrip() + "\n")
 
     def print(self, value: str) -> None:
         """Text that is data in itself: a script, a file, a log."""
         self._write(value)
 
     def _write(self, value: str) -> None:
-        self._out.file.write(self.clean(value) + "\n")
-        self._out.file.flush()
+        self._stdout.write(self.clean(value) + "\n")
+        self._stdout.flush()
+
+
+def _width(shown: str) -> int:
+    """The places that a text takes where letters are of one width: two for those of East Asia."""
+    if shown.isascii():
+        return len(shown)
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in shown)
 
 
 def _least(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from headrace import catalog
 from headrace.cli.command import UsageError
-from headrace.cli.project import FILE, Project, find, load
+from headrace.cli.options import FILE
 from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
@@ -23,6 +23,7 @@ from headrace.errors import NotFoundError
 from headrace.model.pipeline import Pipeline, TransformStep
 
 if TYPE_CHECKING:
+    from headrace.cli.project import Project
     from headrace.control.platform import Platform
 
 FOLDER = Path(".headrace")
@@ -44,11 +45,16 @@ class Session(AbstractContextManager["Session"]):
 
     @cached_property
     def project(self) -> Project | None:
-        return find(self.screen.common.file, os.environ)
+        """The file that was named, or that is in this folder; None when there is neither."""
+        named = self.screen.common.file
+        return self.the_project if named or Path(FILE).exists() else None
 
+    @cached_property
     def the_project(self) -> Project:
         """Raises NotFoundError when there is none."""
-        return self.project or load(Path(FILE), os.environ)
+        from headrace.cli.project import load  # a run without a file needs no YAML
+
+        return load(self.screen.common.file or Path(FILE), os.environ)
 
     @cached_property
     def platform(self) -> Platform:
@@ -93,7 +99,7 @@ class Session(AbstractContextManager["Session"]):
 
     def connection(self, name: str) -> Endpoint:
         """A connection of the project."""
-        return self._hidden(self.the_project().connection(name))
+        return self._hidden(self.the_project.connection(name))
 
     def endpoint(self, text: str) -> Endpoint:
         """A connection's name, a one-line address, or the path of files."""

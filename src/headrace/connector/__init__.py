@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from headrace.connector.config import HIDDEN, Config, Secret, setting
+from headrace.connector.maintenance import Maintainable, Maintained, Maintenance, Wear
 from headrace.connector.source import EVERYTHING, Selection, Source
 from headrace.connector.target import Staged, Target, Token, Writer
 from headrace.connector.transform import Transform, TransformSpec, keep
@@ -25,6 +26,9 @@ __all__ = [
     "ConnectorSpec",
     "Event",
     "Http",
+    "Maintainable",
+    "Maintained",
+    "Maintenance",
     "Maturity",
     "Position",
     "ReadMode",
@@ -42,6 +46,7 @@ __all__ = [
     "Transform",
     "TransformSpec",
     "Truncate",
+    "Wear",
     "WriteMode",
     "Writer",
     "keep",

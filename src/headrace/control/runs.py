@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.control.lease import held
+from headrace.control.upkeep import Caretaker
 from headrace.control.watch import Watched, Watcher
 from headrace.engine.plan import Job
 from headrace.engine.retry import again, delay, report
@@ -45,7 +46,15 @@ class Runs:
         with held(self._store, job.pipeline.id, stop) as lease:
             run = self._unfinished(job.pipeline.id, lease) or self._store.runs.queue(job.pipeline.id)
             watcher.started(run)
-            return _Running(self._store, job, stop, watcher, lease).to_the_end(run)
+
+            def log(level: str, message: str, stream: str | None) -> None:
+                self._store.runs.log(run.id, level, message, stream, lease=lease)
+                watcher.log(level, message, stream)
+
+            with Caretaker(self._store, job, lease, stop, log) as caretaker:
+                ended = _Running(self._store, job, stop, watcher, lease, caretaker).to_the_end(run)
+                caretaker.finish()
+                return ended
 
     def _unfinished(self, pipeline: str, lease: Lease) -> Run | None:
         """The run of a worker that died: the lease, which is ours now, says that nobody works on it."""
@@ -64,6 +73,7 @@ class _Running:
     stop: Stop
     watcher: Watcher
     lease: Lease
+    caretaker: Caretaker
 
     def to_the_end(self, run: Run) -> Run:
         tried = 0
@@ -92,7 +102,7 @@ class _Running:
             state = Watched(attempt, self.watcher)
             state.log("info", f"attempt {run.attempt} of run {run.id} starts, epoch {state.epoch}")
             try:
-                streams = execute(self.job, state, self.stop)
+                streams = execute(self.job, state, self.stop, self.caretaker.published)
             except Fenced:
                 raise
             except HeadraceError as raised:

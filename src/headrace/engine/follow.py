@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,14 @@ from headrace.errors import PositionLost
 from headrace.model.pipeline import Pipeline
 from headrace.model.run import Counts
 
+Published = Callable[[PlannedStream], None]
+"""Told of each stream that was published into, from the thread that did it: must be quick."""
+
+
+def nobody(stream: PlannedStream) -> None:
+    """Nobody wants to know."""
+
+
 PUBLISHED = "published"
 """Skip rule: rows at or before the position at which the stream's table stands already."""
 
@@ -56,6 +64,7 @@ class Shared:
     stop: Stop
     board: Board
     keeps_unchanged: bool
+    published: Published = nobody
     tokens: dict[str, Token | None] = field(default_factory=dict)
     sequences: dict[str, int] = field(default_factory=dict)
     publishing: threading.Lock = field(default_factory=threading.Lock)
@@ -268,3 +277,4 @@ class Follower:
             commit(work)
         for publication in publications:
             shared.tokens[publication.stream.id] = publication.token
+            shared.published(publication.stream)

@@ -170,7 +170,7 @@ def _planned(job: Job, choice: StreamChoice, stream: Stream) -> PlannedStream:
         *spaces, name = split_name(choice.target)
         namespace = ".".join(spaces) or stream.namespace
     key = choice.key or stream.primary_key
-    if write is WriteMode.UPSERT:
+    if write is WriteMode.UPSERT or choice.key:
         _check_key(key, landed, stream.id)
     elif not set(key) <= set(landed.names):
         key = ()

@@ -43,6 +43,13 @@ def rewind(job: Job, state: State, stream: str, position: Position, *, dry: bool
                 remedy=f"Its streams are: {', '.join(p.id for p in planned)}.",
             )
         last = target.committed(found.landed, job.pipeline.id)
+        if last is None:
+            raise NotFoundError(
+                "rewind.nothing_published",
+                f"{stream} has no position to move: nothing of it was published into {found.landed.id}",
+                field="stream",
+                remedy="Run the pipeline: what was never published is read from the start.",
+            )
         rewound = Rewound(
             stream=stream,
             before=position_of(last),
@@ -50,7 +57,7 @@ def rewind(job: Job, state: State, stream: str, position: Position, *, dry: bool
             write=found.write,
             doubles=found.write is WriteMode.APPEND,
         )
-        if dry or last is None:
+        if dry:
             return rewound
         if last.epoch > state.epoch:
             state.raise_epoch(last.epoch + 1)

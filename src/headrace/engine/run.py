@@ -11,7 +11,7 @@ from typing import Any
 from headrace.connector import Capability, Position, Slice, Staged, StreamRead
 from headrace.engine.commit import Mark, Publication, Work, commit, standing
 from headrace.engine.executors import Executor, Threads
-from headrace.engine.follow import Follower, Shared
+from headrace.engine.follow import Follower, Published, Shared, nobody
 from headrace.engine.plan import Job, PlannedStream, resolve, same_table
 from headrace.engine.progress import Board
 from headrace.engine.read import Aborted
@@ -54,14 +54,14 @@ class Load:
 
     @property
     def until(self) -> Position:
-        return self.slices[0].until or {}
+        return (self.slices[0].until or {}) if self.slices else {}
 
 
 class _Skipped(Exception):
     """A slice that was not begun, because its stream has failed or the run is ending."""
 
 
-def execute(job: Job, state: State, stop: Stop) -> tuple[StreamProgress, ...]:
+def execute(job: Job, state: State, stop: Stop, published: Published = nobody) -> tuple[StreamProgress, ...]:
     """Run one attempt to its end; gives every stream's end state, a failure of one among the others.
 
     Raises what stops the whole attempt: the source or target is not to be reached, or the lease is
@@ -78,6 +78,7 @@ def execute(job: Job, state: State, stop: Stop) -> tuple[StreamProgress, ...]:
             stop=Stop(stop),
             board=Board(state),
             keeps_unchanged=Capability.UNCHANGED in job.target_spec.capabilities,
+            published=published,
         )
         return _Attempt(job, shared, executor).run()
     finally:
@@ -168,8 +169,12 @@ class _Attempt:
             if slice.until is not None:
                 cut.setdefault(slice.read.stream.id, []).append(slice)
         busy = {*cut, *(r.stream.id for s in followed for r in s.reads)}
-        for id in self.streams:
-            if id not in busy and not self._ended(id):
+        for id, stream in self.streams.items():
+            if id in busy or self._ended(id):
+                continue
+            if stream.write is WriteMode.REPLACE:
+                cut[id] = []  # an empty source empties the table
+            else:
                 self.board.set(id, StreamStatus.SUCCEEDED)  # nothing new
         return [self._load(self.streams[id], slices) for id, slices in cut.items()], followed
 
@@ -320,6 +325,7 @@ class _Attempt:
             self._fail((stream.id,), error)
         else:
             shared.tokens[stream.id] = token
+            shared.published(stream)
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
             self._tidy(load)
 

@@ -79,6 +79,32 @@ class Tuning:
     processes: bool = False
 
 
+class Compact(StrEnum):
+    """Whose files are compacted without being asked."""
+
+    UPSERTS = "upserts"  # those of tables that upserts leave deletes in
+    ALWAYS = "always"  # those of every table that the pipeline writes
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upkeep:
+    """What a pipeline does for the tables that it writes, where the target knows how.
+
+    A table is compacted once it has `delete_files`, or `small_files` more files than its size calls for.
+    With None for `expire_days` or `orphan_days` no snapshot expires and no orphan is removed. A table is
+    not looked at again before `every` has passed.
+    """
+
+    compact: Compact = Compact.UPSERTS
+    delete_files: int = 50
+    small_files: int = 50
+    expire_days: float | None = None
+    keep_snapshots: int = 10
+    orphan_days: float | None = None
+    every: timedelta = timedelta(hours=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """`source` and `target` are ids of connections. `version` guards every change (compare and set)."""
@@ -91,6 +117,7 @@ class Pipeline:
     transforms: tuple[TransformStep, ...] = ()
     schema_policy: SchemaPolicy = SchemaPolicy.EVOLVE
     tuning: Tuning = field(default_factory=Tuning)
+    maintenance: Upkeep = field(default_factory=Upkeep)
     paused: bool = False
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)

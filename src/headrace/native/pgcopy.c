@@ -1,30 +1,12 @@
-/* PostgreSQL's binary COPY: receives it by way of libpq, and turns its rows into Arrow's buffers.
+/* Turns the rows of PostgreSQL's binary COPY into Arrow's buffers.
 
    The caller allocates. `headrace_measure` looks at every length in a block before anything is written
    and says how much room the columns need; `headrace_fill` may then trust the block. Neither keeps
    anything between calls. The structs are declared a second time in connectors/postgres/compiled.py. */
 
-#include <stdint.h>
-#include <string.h>
+#include "pgformat.h"
 
-#ifndef _WIN32
-#include <errno.h>
-#include <poll.h>
-#endif
-
-#if !defined(__SIZEOF_INT128__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "the kernels need integers of 128 bits and a little-endian machine"
-#endif
-
-#ifdef _WIN32
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-
-enum { ABI = 2 };
+enum { ABI = 3 };
 
 enum kind {
     BOOL, INT2, INT4, INT8, OID, FLOAT4, FLOAT8, NUMERIC,
@@ -210,14 +192,7 @@ EXPORT int32_t headrace_measure(const uint8_t *data, int64_t size, struct column
 
 /* ---- fill ---- */
 
-static const int64_t EPOCH_DAYS = 10957, DAY_US = 86400000000; /* 1970-01-01 to 2000-01-01 */
 static const int64_t LAST_DAY = 2932896, FIRST_DAY = -719162;   /* 9999-12-31, 0001-01-01 */
-
-static const uint64_t POWERS[20] = {
-    1u, 10u, 100u, 1000u, 10000u, 100000u, 1000000u, 10000000u, 100000000u, 1000000000u, 10000000000u,
-    100000000000u, 1000000000000u, 10000000000000u, 100000000000000u, 1000000000000000u,
-    10000000000000000u, 100000000000000000u, 1000000000000000000u, 10000000000000000000u,
-};
 
 static inline void unset(struct column *column, int64_t row)
 {
@@ -284,22 +259,23 @@ static int decimal(const uint8_t *p, const struct column *column, uint64_t *word
         if (UNLIKELY(rest))
             return DIGITS;
     } else {
+        int beyond = 0; /* the digits that follow are looked at all the same: one may be none */
         for (int32_t i = 0; i < count; i++) {
             uint32_t digit = be16(digits + 2 * i);
             if (UNLIKELY(digit > 9999))
                 return -2;
             int64_t power = last + 4 * (int64_t)(count - 1 - i);
             if (power >= 0) {
-                if (UNLIKELY(multiply(words, n, 10000, digit)))
-                    return DIGITS;
+                beyond |= multiply(words, n, 10000, digit) != 0;
             } else if (power > -4) {
                 uint32_t unit = (uint32_t)POWERS[-power];
-                if (UNLIKELY(digit % unit || multiply(words, n, POWERS[4 + power], digit / unit)))
-                    return DIGITS;
-            } else if (UNLIKELY(digit)) {
-                return DIGITS;
+                beyond |= digit % unit || multiply(words, n, POWERS[4 + power], digit / unit);
+            } else {
+                beyond |= digit != 0;
             }
         }
+        if (UNLIKELY(beyond))
+            return DIGITS;
         uint64_t some = words[0] | words[1] | (n > 2 ? words[2] | words[3] : 0);
         for (int64_t left = some ? last : 0; left > 0; left -= 18)
             if (UNLIKELY(multiply(words, n, POWERS[left < 18 ? left : 18], 0)))
@@ -588,71 +564,3 @@ EXPORT int32_t headrace_fill(const uint8_t *data, const int64_t *starts, int64_t
         check_texts(columns + c, c, refusals);
     return GOOD;
 }
-
-/* ---- receive ---- */
-
-#ifndef _WIN32
-
-enum { FULL, ENDED, FAILED, QUIET };
-
-/* A libpq connection in the midst of COPY, with functions of the libpq that it belongs to. */
-struct stream {
-    void *connection;
-    int (*get)(void *, char **, int);
-    void (*free)(void *);
-    int (*consume)(void *);
-    int (*socket)(const void *);
-    char *message; /* not all of which has found room; the caller ends with headrace_release */
-    int64_t size, taken;
-};
-
-EXPORT void headrace_release(struct stream *stream)
-{
-    if (stream->message)
-        stream->free(stream->message);
-    stream->message = NULL;
-}
-
-/* Put the bytes of the copy into a block until it is full. QUIET: nothing came for `wait` milliseconds.
-
-   libpq is never asked to wait: bytes that TLS has decrypted already don't show at the socket, so that it
-   is asked for them after a short while in any case. */
-EXPORT int32_t headrace_receive(struct stream *stream, uint8_t *block, int64_t room, int32_t wait, int64_t *got)
-{
-    int64_t used = 0;
-    int status = FULL;
-    while (used < room) {
-        if (!stream->message) {
-            int size = stream->get(stream->connection, &stream->message, 1);
-            if (size == 0) {
-                struct pollfd socket = {.fd = stream->socket(stream->connection), .events = POLLIN};
-                int ready = poll(&socket, 1, wait);
-                int sound = stream->consume(stream->connection);
-                if (ready > 0 && sound)
-                    continue;
-                size = stream->get(stream->connection, &stream->message, 1);
-                if (size == 0) {
-                    status = sound ? QUIET : FAILED;
-                    break;
-                }
-            }
-            if (size < 0) {
-                stream->message = NULL;
-                status = size == -1 ? ENDED : FAILED;
-                break;
-            }
-            stream->size = size;
-            stream->taken = 0;
-        }
-        int64_t left = stream->size - stream->taken, some = left < room - used ? left : room - used;
-        memcpy(block + used, stream->message + stream->taken, (size_t)some);
-        used += some;
-        stream->taken += some;
-        if (stream->taken == stream->size)
-            headrace_release(stream);
-    }
-    *got = used;
-    return status;
-}
-
-#endif

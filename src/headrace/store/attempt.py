@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from headrace.connector.target import Saved, Staged, StagedSlice, Token
 from headrace.errors import ConflictError, Fenced, HeadraceError, TransientError
@@ -23,13 +22,12 @@ from headrace.model.run import Counts, ErrorReport, RunStatus, StreamProgress
 from headrace.model.stream import Position, Slice
 from headrace.store.database import Database
 from headrace.store.leases import Lease, hold
-from headrace.store.runs import lock_run
+from headrace.store.runs import add_lines, lock_run, one_line
 from headrace.store.schema import (
     attempts,
     checkpoint_tokens,
     checkpoints,
     leases,
-    log_lines,
     run_streams,
     slices,
 )
@@ -39,7 +37,6 @@ FLUSH_SECONDS = 0.5
 """How long log lines and progress may wait before they are written."""
 
 _WAITING_LINES = 10_000
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Attempt:
@@ -173,7 +170,7 @@ class Attempt:
                     if streams:
                         rows = [self._progress_row(progress) for progress in streams.values()]
                         transaction.execute(self._database.put(run_streams), rows)
-                    self._append(transaction, lines)
+                    add_lines(transaction, self.run, lines)
             except Fenced as lost:
                 self._lost = lost
                 raise
@@ -282,14 +279,6 @@ class Attempt:
             "updated_at": _now(),
         }
 
-    def _append(self, transaction: Connection, lines: list[dict[str, Any]]) -> None:
-        if not lines:
-            return
-        mine = log_lines.c.run == self.run
-        last = transaction.execute(select(func.max(log_lines.c.line)).where(mine)).scalar_one() or 0
-        rows = [{"run": self.run, "line": number, **line} for number, line in enumerate(lines, last + 1)]
-        transaction.execute(insert(log_lines), rows)
-
     def _reject_row(self, reject: Reject) -> dict[str, Any]:
         data = reject.to_json()
         where = json.dumps(data["where"], sort_keys=True, default=str)
@@ -304,12 +293,6 @@ class Attempt:
             "row": json.loads(json.dumps(data["row"], default=str)),
             "created_at": _now(),
         }
-
-
-def one_line(text: str) -> str:
-    """The text with control characters spelled out: a row's content can't forge a line of the log."""
-    text = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _now() -> datetime:

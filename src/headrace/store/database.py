@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from sqlalchemy import (
     URL,
     Column,
@@ -26,11 +25,15 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
+
+if TYPE_CHECKING:  # a store in a file needs neither
+    import psycopg
+    from sqlalchemy.dialects import postgresql
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one before it gives up."""
@@ -103,7 +106,11 @@ class Database:
         ).execution_options(preserve_rowcount=True)
 
     def _insert(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+        if self.is_sqlite:
+            return sqlite.insert(table)
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -222,6 +229,8 @@ def _busy(message: str) -> TransientError:
 def _explain(error: object) -> HeadraceError | None:
     if isinstance(error, sqlite3.Error):
         return _explain_sqlite(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    import psycopg
+
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return _explain_postgres(error.sqlstate, "")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):

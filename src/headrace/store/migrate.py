@@ -8,8 +8,9 @@ from sqlalchemy import Connection, inspect, text
 
 from headrace.errors import ConfigError
 from headrace.store.database import Database
+from headrace.store.schema import metadata
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; here too, so that opening a store that stands there loads no Alembic."""
 
 SCRIPTS = Path(__file__).with_name("migrations")
@@ -31,7 +32,9 @@ def migrate(database: Database, to: str = HEAD) -> None:
                 f"the store was migrated by a newer headrace (to {found}; this one knows {HEAD})",
                 remedy="Upgrade headrace, or use another store.",
             )
-        if found is None or found < to:
+        if found is None and to == HEAD:
+            _make(connection)
+        elif found is None or found < to:
             _upgrade(connection, to)
 
 
@@ -40,6 +43,16 @@ def _version(connection: Connection) -> str | None:
         return None
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     return found
+
+
+def _make(connection: Connection) -> None:
+    """The newest schema in an empty database: what all migrations lead to, without loading Alembic."""
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(
+        text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+             " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))")
+    )  # fmt: skip
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
 
 
 def _upgrade(connection: Connection, to: str) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from headrace.errors import ConflictError, NotFoundError
@@ -25,6 +26,8 @@ from headrace.model.run import (
 from headrace.store.database import Database
 from headrace.store.leases import Lease, hold
 from headrace.store.schema import attempts, log_lines, run_streams, runs
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,13 @@ class Runs:
             )
             return [LogLine(**row._mapping) for row in rows]
 
+    def log(self, id: str, level: str, message: str, stream: str | None, *, lease: Lease) -> None:
+        """One line more, whether the run has ended or not; what an attempt says goes through that."""
+        line = {"at": datetime.now(UTC), "level": level, "message": one_line(message), "stream": stream}
+        with self._database.write() as transaction:
+            hold(transaction, lease)
+            add_lines(transaction, id, [line])
+
     def attempts(self, id: str) -> Sequence[PastAttempt]:
         """The first one first."""
         with self._database.read() as transaction:
@@ -148,6 +158,23 @@ class Runs:
                 mine = attempts.c.run == id, attempts.c.ended_at.is_(None)
                 transaction.execute(update(attempts).where(*mine).values(ended_at=now, error=report))
             return _runs(transaction, [_row(transaction, id)])[0]
+
+
+def add_lines(transaction: Connection, run: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Add to a run's log; whoever else does waits, so that no number is given twice."""
+    if not lines:
+        return
+    # no stronger a lock than that: rows that refer to the run hold a weaker one already
+    transaction.execute(select(runs.c.id).where(runs.c.id == run).with_for_update(key_share=True))
+    last = transaction.execute(select(func.max(log_lines.c.line)).where(log_lines.c.run == run)).scalar_one()
+    rows = [{"run": run, "line": number, **line} for number, line in enumerate(lines, (last or 0) + 1)]
+    transaction.execute(insert(log_lines), rows)
+
+
+def one_line(text: str) -> str:
+    """The text with control characters spelled out: a row's content can't forge a line of the log."""
+    text = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def lock_run(transaction: Connection, id: str, lease: Lease | None = None) -> Row[Any]:

@@ -216,6 +216,15 @@ checkpoint_tokens = Table(
     ),
 )
 
+maintenance = Table(
+    "maintenance",
+    metadata,
+    _of("pipelines"),
+    Column("target_table", Text, primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("looked_at", Instant, nullable=False),
+)
+
 rejects = Table(
     "rejects",
     metadata,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
+
+from sqlalchemy import select
 
 from headrace.store import positions
 from headrace.store.attempt import Attempt
 from headrace.store.connections import Connections
 from headrace.store.database import Database
-from headrace.store.leases import Lease, Leases
+from headrace.store.leases import Lease, Leases, hold
 from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
 from headrace.store.positions import DeadLetter, SliceCheckpoint
 from headrace.store.runs import Runs
+from headrace.store.schema import maintenance
 from headrace.store.secrets import MasterKeys
 
 
@@ -60,6 +64,20 @@ class Store:
         """How many dead letters there are, by stream."""
         with self._database.read() as transaction:
             return positions.count_rejects(transaction, pipeline)
+
+    def looked_after(self, pipeline: str, table: str, step: str) -> datetime | None:
+        """When the pipeline last looked whether the table is in need of this step of maintenance."""
+        mine = maintenance.c.pipeline == pipeline, maintenance.c.target_table == table
+        with self._database.read() as transaction:
+            query = select(maintenance.c.looked_at).where(*mine, maintenance.c.step == step)
+            return transaction.execute(query).scalar_one_or_none()
+
+    def look_after(self, table: str, step: str, lease: Lease) -> None:
+        """The pipeline of the lease looks now."""
+        row = {"target_table": table, "step": step, "looked_at": datetime.now(UTC)}
+        with self._database.write() as transaction:
+            hold(transaction, lease)
+            transaction.execute(self._database.put(maintenance), row | {"pipeline": lease.pipeline})
 
     def rotate(self) -> int:
         """Wrap every secret's data key with the current master key; gives how many were wrapped anew.

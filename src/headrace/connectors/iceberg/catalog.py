@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
 from pyiceberg.catalog import Catalog, load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import (
@@ -127,6 +126,8 @@ def translated(doing: str) -> Iterator[None]:
 
 def translate(error: Exception, doing: str) -> HeadraceError | None:
     """Our error for a foreign one; None for what can only be a bug."""
+    import requests  # as long to load as to commit, and spoken by some catalogues only
+
     said = f"{doing} failed: {_first_line(error)}"
     if isinstance(error, UnauthorizedError | AuthorizationExpiredError | OAuthError):
         return AuthError(
@@ -225,6 +226,8 @@ def _first_line(error: Exception) -> str:
 
 def outcome_unknown(error: Exception) -> bool:
     """Could the catalogue have committed although it raised this? Storage errors come before it is asked."""
+    import requests
+
     if isinstance(
         error, CommitStateUnknownException | requests.RequestException | ConnectionError | TimeoutError
     ):

@@ -1,4 +1,4 @@
-"""One atomic commit: files in, files out, and the token with them."""
+"""Commits a change and a token in one step, again on conflict, and finds out what became of a lost reply."""
 
 from __future__ import annotations
 
@@ -6,65 +6,47 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import (
-    DataFile,
-    DataFileContent,
-    ManifestContent,
-    ManifestEntry,
-    ManifestEntryStatus,
-    ManifestFile,
-)
 from pyiceberg.table import Table, Transaction
-from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import (
-    Operation,
-    SnapshotSummaryCollector,
-    Summary,
-    ancestors_of,
-    update_snapshot_summaries,
-)
-from pyiceberg.table.update.snapshot import _MergeAppendFiles
-from pyiceberg.typedef import EMPTY_DICT
+from pyiceberg.table.snapshots import ancestors_of
 
 from headrace.connector import Staged, Token
 from headrace.connectors.iceberg.catalog import outcome_unknown, translate, translated
+from headrace.connectors.iceberg.swap import Change, Swap, SwapTransaction, require_unmoved
 from headrace.errors import OutcomeUnknown, StageLost, TransientError
 
 ATTEMPTS = 25
 FIRST_WAIT, LONGEST_WAIT = 0.05, 2.0
 ANCESTORS = 100
 PROPERTY = "headrace.token."
+CLEARED = "headrace.cleared"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a commit does to a table; `removed` are paths of data files, None means all there are."""
-
-    added: Sequence[DataFile] = ()
-    removed: Collection[str] | None = frozenset()
-
-
-def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: Token) -> None:
+def commit(load: Callable[[], Table], plan: Callable[[Table], Change | None], token: Token | None) -> None:
     """Commit what `plan` says of the table as it is then; again on conflict, with a fresh look each time.
 
-    Raises Fenced by the token found in the table, OutcomeUnknown when the reply was lost and the token
+    A plan of None ends it. Maintenance has no token: it is no pipeline's publish.
+
+    Raises Fenced by the token found in the table, OutcomeUnknown when the reply was lost and our commit
     cannot be seen, TransientError when others kept getting in between; nothing happened but in the second.
     """
     tried: Swap | None = None
     for attempt in range(ATTEMPTS):
         with translated("reading the table"):
             table = load()
-        if tried is not None and not tried.refused(table):
-            return
-        if not token.supersedes(token_in(table, token.pipeline)):
+        if tried is not None:
+            if _landed(table, token, tried):
+                return
+            tried.clean()
+        if token is not None and not token.supersedes(token_in(table, token.pipeline)):
             return
         with translated("planning the commit"):
-            transaction, tried = _prepare(table, plan(table), token)
+            change = plan(table)
+            if change is None:
+                return
+            transaction, tried = _prepare(table, change, token)
         try:
             transaction.commit_transaction()
             return
@@ -79,8 +61,10 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
                 raise ours from error
             raise
     with translated("reading the table"):
-        if tried is not None and not tried.refused(load()):
-            return
+        if tried is not None:
+            if _landed(load(), token, tried):
+                return
+            tried.clean()
     raise TransientError(
         "iceberg.conflict",
         f"other writers changed the table during each of {ATTEMPTS} attempts to commit",
@@ -89,13 +73,41 @@ def commit(load: Callable[[], Table], plan: Callable[[Table], Change], token: To
 
 
 def check_staged(table: Table, staged: Sequence[Staged]) -> None:
-    """Raise StageLost if rows were staged for a table that another one has replaced since."""
+    """Raise StageLost if the table was replaced by another, or what was staged may have been cleared away."""
     if any(one.detail["table"] != str(table.metadata.table_uuid) for one in staged):
         raise StageLost(
             "iceberg.table_replaced",
             f"the table {'.'.join(table.name())} was dropped and made anew after rows had been staged for it",
             remedy="Nothing to do: the rows are read again.",
         )
+    cleared = float(table.properties.get(CLEARED, 0))
+    if any(one.detail.get("at", 0) < cleared for one in staged):
+        raise StageLost(
+            "iceberg.stage_cleared",
+            f"rows staged for {'.'.join(table.name())} waited so long that they may have been cleared away",
+            remedy="Nothing to do: the rows are read again. Let orphans grow older than the longest load.",
+        )
+
+
+def fence(load: Callable[[], Table], until: float) -> None:
+    """Let no commit succeed, from now on, of files staged before `until`, in seconds since 1970.
+
+    A snapshot that changes no row makes every commit that is under way look at the table again.
+    """
+    commit(load, lambda table: Change(rewrites=True, properties={CLEARED: str(until)}), None)
+
+
+def tokens_said(table: Table) -> dict[str, str]:
+    """The properties that pipelines need whose last token stands in a snapshot alone."""
+    said = [s.summary.additional_properties for s in table.metadata.snapshots if s.summary]
+    names = {found for one in said if (found := one.get("headrace.pipeline"))}
+    missing = {name for name in names if not table.properties.get(PROPERTY + name)}
+    tokens = {name: token_in(table, name) for name in missing}
+    return {
+        PROPERTY + name: json.dumps(token.to_json(), ensure_ascii=False)
+        for name, token in tokens.items()
+        if token
+    }
 
 
 def token_in(table: Table, pipeline: str) -> Token | None:
@@ -116,39 +128,39 @@ def token_in(table: Table, pipeline: str) -> Token | None:
     return None
 
 
-def _prepare(table: Table, change: Change, token: Token) -> tuple[Transaction, Swap]:
-    transaction = _Transaction(table)
-    position = json.dumps(token.position, ensure_ascii=False, separators=(",", ":"))
-    swap = Swap(
-        transaction,
-        change,
-        {
-            "headrace.pipeline": token.pipeline,
-            "headrace.epoch": str(token.epoch),
-            "headrace.sequence": str(token.sequence),
-            "headrace.position": position,
-        },
-    )
+def _prepare(table: Table, change: Change, token: Token | None) -> tuple[Transaction, Swap]:
+    transaction = SwapTransaction(table)
+    swap = Swap(transaction, change, _said(token) if token else {})
     try:
         swap.commit()
     except Exception:
         swap.clean()
         raise
-    transaction.set_properties({PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)})
+    said = {PROPERTY + token.pipeline: json.dumps(token.to_json(), ensure_ascii=False)} if token else {}
+    if said or change.properties:
+        transaction.set_properties({**said, **change.properties})
+    require_unmoved(transaction)
     # With producers registered, pyiceberg answers a conflict by rebasing and committing again, without
     # a look at our token; without any it raises at once.
     transaction._snapshot_producers.clear()
     return transaction, swap
 
 
-def _look(load: Callable[[], Table], token: Token, tried: Swap, error: Exception) -> None:
+def _said(token: Token) -> dict[str, str]:
+    """The token as the snapshot's summary has it."""
+    return {
+        "headrace.pipeline": token.pipeline,
+        "headrace.epoch": str(token.epoch),
+        "headrace.sequence": str(token.sequence),
+        "headrace.position": json.dumps(token.position, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
+def _look(load: Callable[[], Table], token: Token | None, tried: Swap, error: Exception) -> None:
     """Return if our commit is there, else leave the question open: it may yet arrive."""
     landed = False
     with contextlib.suppress(Exception):
-        table = load()
-        last = token_in(table, token.pipeline)
-        same = last is not None and (last.epoch, last.sequence) == (token.epoch, token.sequence)
-        landed = same or table.metadata.snapshot_by_id(tried.snapshot_id) is not None
+        landed = _landed(load(), token, tried)
     if not landed:
         raise OutcomeUnknown(
             "iceberg.commit_unknown",
@@ -157,97 +169,12 @@ def _look(load: Callable[[], Table], token: Token, tried: Swap, error: Exception
         ) from error
 
 
-class _Transaction(Transaction):
-    """Does not copy the whole metadata at every look before there is an update, as pyiceberg does."""
+def _landed(table: Table, token: Token | None, tried: Swap) -> bool:
+    """Was this commit made, although its reply was lost or a conflict?
 
-    @property
-    def table_metadata(self) -> TableMetadata:
-        return super().table_metadata if self._updates else self._table.metadata
-
-
-class Swap(_MergeAppendFiles):
-    """One snapshot that takes data files out and puts others in.
-
-    There is a snapshot even for no files, since only a new snapshot makes the catalogue refuse an
-    older worker: the commit requires that the branch still stands where this one found it.
+    A transport that repeats a request whose reply was lost makes a commit conflict with itself. The token
+    outlives the snapshot, which may have expired.
     """
-
-    def __init__(self, transaction: Transaction, change: Change, properties: dict[str, str]):
-        nothing_out = change.removed is not None and not change.removed
-        empty = transaction.table_metadata.current_snapshot() is None
-        operation = Operation.APPEND if nothing_out or empty else Operation.OVERWRITE
-        super().__init__(operation, transaction, transaction._table.io, snapshot_properties=properties)
-        self._removed = change.removed
-        self._untouched: list[ManifestFile] = []
-        self._remaining: list[tuple[int, list[ManifestEntry]]] = []
-        for file in change.added:
-            self.append_data_file(file)
-
-    def _deleted_entries(self) -> list[ManifestEntry]:
-        """The entries of removed files; sorts what stays on the way (pyiceberg calls this first)."""
-        self._untouched, self._remaining, out = [], [], []
-        parent = self._transaction.table_metadata.current_snapshot()
-        for manifest in parent.manifests(self._io) if parent else ():
-            if self._removed is not None and (
-                not self._removed or manifest.content == ManifestContent.DELETES
-            ):
-                self._untouched.append(manifest)
-                continue
-            entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
-            gone = [e for e in entries if self._removed is None or e.data_file.file_path in self._removed]
-            if not gone and self._removed is not None:
-                self._untouched.append(manifest)
-                continue
-            if len(gone) < len(entries):
-                stays = [e for e in entries if self._removed and e.data_file.file_path not in self._removed]
-                self._remaining.append((manifest.partition_spec_id, stays))
-            self._deleted_data_files.update(e.data_file for e in gone)
-            out += [e for e in gone if e.data_file.content == DataFileContent.DATA]
-        return [self._as(ManifestEntryStatus.DELETED, entry) for entry in out]
-
-    def _existing_manifests(self) -> list[ManifestFile]:
-        kept = [m for m in self._untouched if m.has_added_files() or m.has_existing_files()]
-        for spec, entries in self._remaining:
-            with self.new_manifest_writer(self.spec(spec)) as writer:
-                for entry in entries:
-                    writer.add_entry(self._as(ManifestEntryStatus.EXISTING, entry))
-            kept.append(writer.to_manifest_file())
-        return kept
-
-    def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
-        """The totals; not by partition, since pyiceberg cannot name days beyond Python's calendar."""
-        metadata = self._transaction.table_metadata
-        collector = SnapshotSummaryCollector()
-        for file in self._added_data_files:
-            collector.add_file(file, metadata.schema())
-        for file in self._deleted_data_files:
-            collector.remove_file(file, metadata.schema())
-        parent = metadata.current_snapshot()
-        return update_snapshot_summaries(
-            Summary(operation=self._operation, **collector.build(), **snapshot_properties),
-            parent.summary if parent else None,
-        )
-
-    def _as(self, status: ManifestEntryStatus, entry: ManifestEntry) -> ManifestEntry:
-        arguments: dict[str, Any] = {
-            "status": status,
-            "snapshot_id": self.snapshot_id if status == ManifestEntryStatus.DELETED else entry.snapshot_id,
-            "sequence_number": entry.sequence_number,
-            "file_sequence_number": entry.file_sequence_number,
-            "data_file": entry.data_file,
-        }
-        return ManifestEntry.from_args(**arguments)
-
-    def refused(self, table: Table) -> bool:
-        """Was this commit, which the catalogue called a conflict, really not made? If so, cleans up.
-
-        A transport that repeats a request whose reply was lost makes a commit conflict with itself.
-        """
-        if table.metadata.snapshot_by_id(self.snapshot_id) is not None:
-            return False
-        self.clean()
-        return True
-
-    def clean(self) -> None:
-        """Remove the manifests of a commit that was not made."""
-        self._clean_all_uncommitted()
+    last = token_in(table, token.pipeline) if token else None
+    same = token and last and (last.epoch, last.sequence) == (token.epoch, token.sequence)
+    return bool(same) or table.metadata.snapshot_by_id(tried.snapshot_id) is not None

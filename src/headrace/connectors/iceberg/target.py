@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -21,7 +21,18 @@ from pyiceberg.io import load_file_io
 from pyiceberg.table import Table
 from pyiceberg.table.update.schema import UpdateSchema
 
-from headrace.connector import Slice, Staged, Stream, Target, Token, WriteMode, Writer
+from headrace.connector import (
+    Maintained,
+    Maintenance,
+    Slice,
+    Staged,
+    Stream,
+    Target,
+    Token,
+    Wear,
+    WriteMode,
+    Writer,
+)
 from headrace.connectors.iceberg import types
 from headrace.connectors.iceberg.catalog import (
     Identifier,
@@ -32,12 +43,16 @@ from headrace.connectors.iceberg.catalog import (
     unmade,
     warehouse,
 )
-from headrace.connectors.iceberg.commit import Change, check_staged, commit, token_in
+from headrace.connectors.iceberg.commit import check_staged, commit, token_in
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.files import data_file
+from headrace.connectors.iceberg.live import Indexes
+from headrace.connectors.iceberg.maintain import maintain, wear
 from headrace.connectors.iceberg.partition import make_spec
+from headrace.connectors.iceberg.storage import quietly, remove
+from headrace.connectors.iceberg.swap import Change
 from headrace.connectors.iceberg.upsert import Upsert
-from headrace.connectors.iceberg.write import IcebergWriter, quietly, remove
+from headrace.connectors.iceberg.write import IcebergWriter
 from headrace.errors import ConfigError, OutcomeUnknown, TransientError
 
 _EVOLVE_ATTEMPTS = 10
@@ -50,6 +65,7 @@ class IcebergTarget(Target[IcebergConfig]):
         super().__init__(config)
         self._lock = threading.Lock()
         self._opened: Catalog | None = None
+        self._indexes = Indexes()
 
     def check(self) -> None:
         with translated("listing the catalogue"):
@@ -107,9 +123,10 @@ class IcebergTarget(Target[IcebergConfig]):
         empties = mode is WriteMode.REPLACE or last >= 0
         counted = staged[max(last, 0) :]
         if mode is WriteMode.UPSERT:
-            upsert = Upsert(counted, stream.primary_key, empties, self.config.target_file_size_mb << 20)
+            upsert = Upsert(counted, stream.primary_key, empties, self._indexes)
+            size = self.config.target_file_size_mb << 20
             try:
-                commit(lambda: self._load(stream), upsert.plan, token)
+                commit(lambda: self._load(stream), lambda table: upsert.plan(table, size), token)
             except OutcomeUnknown:
                 raise
             except Exception:
@@ -145,6 +162,17 @@ class IcebergTarget(Target[IcebergConfig]):
         logs = [log for one in staged for log in one.detail["keys"]]
         if unused or logs:
             remove(self._load(stream).io, [*unused, *logs])
+
+    def wear(self, stream: Stream) -> Wear | None:
+        table = self._find(stream)
+        if table is None:
+            return None
+        return wear(table, identifier(self.config, stream), self.config.target_file_size_mb << 20)
+
+    def maintain(self, wanted: Maintenance) -> Iterator[Maintained]:
+        """Compact, expire and clear the tables, beside whoever else writes them."""
+        size = self.config.target_file_size_mb << 20
+        return maintain(self._catalog, wanted, self.config.namespace, size)
 
     def close(self) -> None:
         with self._lock:

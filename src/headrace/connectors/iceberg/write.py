@@ -5,17 +5,16 @@ An upsert also leaves a key log beside them: the key of every event, its order, 
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import sanitize_column_names
 from pyiceberg.table import Table
@@ -24,7 +23,9 @@ from headrace.connector import Batch, Change, Reject, Staged, Stream, Writer
 from headrace.connectors.iceberg.catalog import translated
 from headrace.connectors.iceberg.files import describe_file, partition_json
 from headrace.connectors.iceberg.fit import Fit, row_reject
+from headrace.connectors.iceberg.keylog import ORDER, KeyLog, last_of_each
 from headrace.connectors.iceberg.partition import split
+from headrace.connectors.iceberg.storage import quietly, remove
 from headrace.connectors.iceberg.types import from_iceberg
 
 GROUP_ROWS = 250_000
@@ -33,9 +34,6 @@ BUFFER_BYTES = 256 << 20
 PIECE_BYTES = 8 << 10  # what a piece of a table costs beside its data
 OPEN_FILES = 64
 SAMPLE_ROWS = 8_192
-
-ORDER, FILE, ROW = "_order", "_file", "_row"
-DELETED = -1
 
 Flushed = Callable[[pa.Table, int, int], None]
 
@@ -88,7 +86,7 @@ class DataFiles:
         self.arrow = schema_to_pyarrow(self.file_schema)
         self.paths: list[str] = []
         self._provider = table.location_provider()
-        self._options = _parquet_options(table.properties)
+        self._options = parquet_options(table.properties)
         self._target_bytes = target_bytes
         self._flushed = flushed
         self._partitions: dict[tuple[Any, ...], _Partition] = {}
@@ -205,6 +203,7 @@ class IcebergWriter(Writer):
         self._load, self._key, self._target_bytes = load, tuple(key), target_bytes
         self._done: list[dict[str, Any]] = []
         self._logs: list[str] = []
+        self._since = time.time()  # no staged file is older
         self._events = self._order = 0
         self._truncates = False
         self._begin(stream)
@@ -280,7 +279,12 @@ class IcebergWriter(Writer):
             rows=self._events,
             bytes=sum(file["size"] for file in self._done),
             truncates=self._truncates,
-            detail={"table": str(self._table.metadata.table_uuid), "files": self._done, "keys": self._logs},
+            detail={
+                "table": str(self._table.metadata.table_uuid),
+                "at": self._since,
+                "files": self._done,
+                "keys": self._logs,
+            },
         )
         self._done, self._logs = [], []
         return staged
@@ -304,96 +308,6 @@ class IcebergWriter(Writer):
         self._abandon()
 
 
-class KeyLog:
-    """A small Parquet file of key columns: an event a row, with its order, its file and its row there."""
-
-    def __init__(self, table: Table, key: Sequence[str], first_file: int):
-        names = [f.name for f in table.schema().fields]
-        self.positions = [names.index(name) for name in key]
-        self._io = table.io
-        self._first_file = first_file
-        small = from_iceberg(table.schema())
-        self._schema = pa.schema(
-            [pa.field(f"k{n}", key_type(small[at].type)) for n, at in enumerate(self.positions)]
-            + [pa.field(ORDER, pa.int64()), pa.field(FILE, pa.int32()), pa.field(ROW, pa.int64())]
-        )
-        self._path = table.location_provider().new_data_location(f"{uuid.uuid4()}-keys.parquet")
-        self._out: pa.NativeFile | None = None
-        self._parquet: pq.ParquetWriter | None = None
-
-    def place(self, rows: pa.Table, file: int, first_row: int) -> None:
-        self._add(rows, pa.array(np.full(rows.num_rows, self._first_file + file, np.int32)), first_row)
-
-    def delete(self, rows: pa.Table) -> None:
-        if rows.num_rows:
-            self._add(rows, pa.array(np.full(rows.num_rows, DELETED, np.int32)), 0)
-
-    def finish(self) -> str | None:
-        """The log's path once it is durable; None if there was no event."""
-        if self._parquet is None or self._out is None:
-            return None
-        self._parquet.close()
-        self._out.close()
-        self._parquet = self._out = None
-        return self._path
-
-    def abandon(self) -> None:
-        if self._parquet is not None and self._out is not None:
-            quietly(self._parquet.close)
-            quietly(self._out.close)
-            self._parquet = self._out = None
-            remove(self._io, [self._path])
-
-    def _add(self, rows: pa.Table, files: pa.Array, first_row: int) -> None:
-        if self._parquet is None:
-            self._out = self._io.new_output(self._path).create()
-            self._parquet = pq.ParquetWriter(self._out, self._schema, compression="zstd", compression_level=1)
-        columns = [key_column(rows.column(at), self._schema[n].type) for n, at in enumerate(self.positions)]
-        places = pa.array(np.arange(first_row, first_row + rows.num_rows))
-        self._parquet.write_table(
-            pa.Table.from_arrays(
-                [*columns, rows.column(rows.num_columns - 1), files, places], schema=self._schema
-            )
-        )
-
-
-def last_of_each(rows: pa.Table, key: Sequence[int]) -> pa.Array:
-    """Indices, ascending, of the row with the highest order of each key; `key` gives column numbers."""
-    names = [f"k{n}" for n in range(len(key))]
-    columns = [key_column(rows.column(at), key_type(rows.schema.field(at).type)) for at in key]
-    keyed = pa.Table.from_arrays([*columns, pa.array(np.arange(rows.num_rows))], [*names, ROW])
-    last = keyed.group_by(names, use_threads=False).aggregate([(ROW, "max")]).column(f"{ROW}_max")
-    return pc.take(last, pc.sort_indices(last)).combine_chunks()
-
-
-def key_type(of: pa.DataType) -> pa.DataType:
-    """A type by which Arrow can group and join."""
-    if isinstance(of, pa.BaseExtensionType):
-        return pa.binary()
-    if pa.types.is_large_string(of):
-        return pa.string()
-    return pa.binary() if pa.types.is_large_binary(of) or pa.types.is_fixed_size_binary(of) else of
-
-
-def key_column(column: pa.ChunkedArray, to: pa.DataType) -> pa.ChunkedArray:
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.cast(column.type.storage_type)
-    return column.cast(to)
-
-
-def remove(io: FileIO, paths: Sequence[str]) -> None:
-    """Delete files that nothing refers to; what cannot be deleted stays behind, invisible."""
-    for path in paths:
-        quietly(partial(io.delete, path))
-
-
-def quietly(action: Callable[[], Any]) -> None:
-    try:
-        action()
-    except Exception:
-        return
-
-
 def _repetitive(rows: pa.Table, schema: pa.Schema) -> list[str]:
     """Columns in which a dictionary pays: few distinct values in a sample of the first rows."""
     sample = rows.slice(0, SAMPLE_ROWS)
@@ -407,7 +321,7 @@ def _repetitive(rows: pa.Table, schema: pa.Schema) -> list[str]:
     return found
 
 
-def _parquet_options(properties: Mapping[str, str]) -> dict[str, Any]:
+def parquet_options(properties: Mapping[str, str]) -> dict[str, Any]:
     codec = properties.get("write.parquet.compression-codec", "zstd")
     options: dict[str, Any] = {"compression": "none" if codec == "uncompressed" else codec}
     if codec in ("zstd", "gzip"):

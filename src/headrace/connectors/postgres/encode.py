@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -20,10 +21,11 @@ _TICKS = {"s": 86_400, "ms": 86_400_000, "us": _DAY, "ns": _DAY * 1_000}  # a da
 _CSV = csv.WriteOptions(include_header=False, quoting_style="needed")
 
 
-def to_csv(rows: pa.RecordBatch) -> bytes:
-    """Rows of `to_copy` arrays for `COPY … (FORMAT csv)`: a null is nothing, an empty text is `""`."""
+def to_csv(arrays: Sequence[pa.Array], types: Sequence[Type]) -> bytes:
+    """Rows for `COPY … (FORMAT csv)`: a null is nothing, an empty text is `""`."""
+    columns = [to_copy(array, type) for array, type in zip(arrays, types, strict=True)]
     sink = io.BytesIO()
-    csv.write_csv(rows, sink, _CSV)
+    csv.write_csv(pa.RecordBatch.from_arrays(columns, [""] * len(columns)), sink, _CSV)
     return sink.getvalue()
 
 
@@ -165,12 +167,13 @@ def _hex(array: pa.Array, prefix: str = "\\x") -> pa.Array:
 
 
 def _time(array: pa.Array) -> pa.Array:
-    micros = _micros(array)
-    text = micros.cast(pa.time64("us")).cast(pa.string())
-    return pc.if_else(pc.equal(micros, _DAY), "24:00:00", text)
+    ticks = micros(array)
+    text = ticks.cast(pa.time64("us")).cast(pa.string())
+    return pc.if_else(pc.equal(ticks, _DAY), "24:00:00", text)
 
 
-def _micros(array: pa.Array) -> pa.Array:
+def micros(array: pa.Array) -> pa.Array:
+    """Microseconds of a time or timestamp, as whole numbers."""
     if array.type.unit == "ns":
         return pc.divide(array.cast(pa.int64()), 1000)
     wide = pa.timestamp("us") if kind.is_timestamp(array.type) else pa.time64("us")
@@ -181,7 +184,7 @@ def _timestamp(array: pa.Array) -> pa.Array:
     unit, zone = array.type.unit, "+00" if array.type.tz else ""
     ticks = array.cast(pa.int64())
     if _within(ticks, _YEAR_1_DAYS * _TICKS[unit], _YEAR_10000_DAYS * _TICKS[unit]):
-        return _wrap("", _micros(array).cast(pa.timestamp("us")).cast(pa.string()), zone)
+        return _wrap("", micros(array).cast(pa.timestamp("us")).cast(pa.string()), zone)
     return pa.array([v if v is None else _far(v, unit, zone) for v in ticks.to_pylist()], pa.string())
 
 

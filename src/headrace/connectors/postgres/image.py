@@ -60,7 +60,8 @@ class Type:
     """A PostgreSQL type by its internal name (`int4`).
 
     `size` is the precision of a number or a time, or the length of a text. `texty` marks types that
-    have no Arrow type of their own and take their values as text (enums, uuid, inet, …).
+    have no Arrow type of their own and take their values as text (enums, uuid, inet, …), `spelled` those
+    whose binary form is their text as well.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Type:
     scale: int | None = None
     array: bool = False
     texty: bool = False
+    spelled: bool = False
 
     def __str__(self) -> str:
         """As it is written in SQL."""

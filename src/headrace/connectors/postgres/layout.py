@@ -15,12 +15,12 @@ from pyarrow import types as kind
 
 from headrace.connector import Batch, Change, Reject, Stream
 from headrace.connectors.postgres import encode
-from headrace.connectors.postgres.image import columns_of, is_text
+from headrace.connectors.postgres.image import Type, columns_of, is_text
 from headrace.connectors.postgres.table import Column, Table, check_required, mismatch, takes
 from headrace.errors import ConfigError
 
 CHANGE, ORDER, UNCHANGED = "_headrace_change", "_headrace_order", "_headrace_unchanged"
-BOOKKEEPING = {CHANGE: "smallint", ORDER: "bigint", UNCHANGED: "text[]"}
+BOOKKEEPING = {CHANGE: Type("int2"), ORDER: Type("int8"), UNCHANGED: Type("text", array=True)}
 """Columns that a staging table for upserts has besides those of the table."""
 
 # what a date and a timestamp can hold at least, in days and microseconds since 1970, and the day
@@ -62,11 +62,6 @@ class Layout:
         check_required(table, stream)
         return cls(stream, columns, stream.primary_key, upsert)
 
-    @property
-    def names(self) -> list[str]:
-        """The columns of the table that are written."""
-        return [column.name for column in self.columns.values()]
-
     def faults(self, batch: Batch) -> dict[int, Fault]:
         """What is wrong with rows that cannot be held, by row, as far as whole columns tell."""
         found: dict[int, Fault] = {}
@@ -102,32 +97,36 @@ class Layout:
             for mask, why in _time_faults(array, column):
                 yield mask, ("postgres.value.range", f"{name!r} {why}")
 
-    def encoded(self, batch: Batch, first: int) -> pa.RecordBatch:
-        """The rows as COPY takes them, with the columns of the staging table; `first` numbers them."""
-        arrays = [
-            encode.to_copy(batch.rows.column(name), column.type) for name, column in self.columns.items()
-        ]
-        names = self.names
+    @property
+    def types(self) -> dict[str, Type]:
+        """The columns of the staging table."""
+        own = {column.name: column.type for column in self.columns.values()}
+        return own | BOOKKEEPING if self.upsert else own
+
+    def staged(self, batch: Batch, first: int) -> pa.RecordBatch:
+        """The rows with the columns of the staging table, in the stream's types; `first` numbers them."""
+        arrays = [batch.rows.column(name) for name in self.columns]
         if self.upsert:
             count = batch.rows.num_rows
             arrays.append(batch.changes if batch.changes is not None else pa.array(np.zeros(count, np.int8)))
             arrays.append(pa.array(np.arange(first, first + count)))
             arrays.append(self._unchanged(batch))
-            names = names + list(BOOKKEEPING)
-        return pa.RecordBatch.from_arrays(arrays, names)
+        return pa.RecordBatch.from_arrays(arrays, list(self.types))
 
     def _unchanged(self, batch: Batch) -> pa.Array:
-        """For each row an array literal of the table's columns that the source did not send."""
-        marks = [
-            pc.if_else(mask, _element(self.columns[name].name) + ",", "")
+        """For each row the table's columns that the source did not send; null when it sent all."""
+        marks = {
+            self.columns[name].name: mask.to_numpy(zero_copy_only=False)
             for name, mask in (batch.unchanged or {}).items()
             if name in self.columns and name not in self.key
-        ]
+        }
         if not marks:
-            return pa.nulls(batch.rows.num_rows, pa.string())
-        joined = pc.ascii_rtrim(pc.binary_join_element_wise(*marks, ""), ",")
-        literal = pc.binary_join_element_wise("{", joined, "}", "")
-        return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), literal)
+            return pa.nulls(batch.rows.num_rows, pa.list_(pa.string()))
+        table = np.column_stack(list(marks.values()))
+        counts = table.sum(axis=1)
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        names = pa.array(list(marks), pa.string()).take(pa.array(np.nonzero(table)[1]))
+        return pa.ListArray.from_arrays(pa.array(offsets), names, mask=pa.array(counts == 0))
 
     def rejects(self, rows: pa.RecordBatch, faults: Sequence[Fault]) -> Iterator[Reject]:
         """A reject for each of `rows`, known by its key and its content."""
@@ -160,11 +159,6 @@ def _deletes(batch: Batch) -> pa.Array:
     if batch.changes is None:
         return pa.array(np.zeros(batch.rows.num_rows, np.bool_))
     return pc.equal(batch.changes, int(Change.DELETE))
-
-
-def _element(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def _time_faults(array: pa.Array, column: Column) -> Iterator[tuple[pa.Array, str]]:

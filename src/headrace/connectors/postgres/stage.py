@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from headrace.connector import Batch, Change, Reject, Staged, Stream, WriteMode, Writer, keep
-from headrace.connectors.postgres import encode
+from headrace.connectors.postgres import encode, outgoing
 from headrace.connectors.postgres.config import PostgresConfig
 from headrace.connectors.postgres.layout import BOOKKEEPING, CHANGE, UNCHANGED, Fault, Layout, keys_only
 from headrace.connectors.postgres.session import Session, connect, translated
@@ -69,7 +69,7 @@ class StagingWriter(Writer):
             good, numbers = keep(batch, pa.array(mask)), numbers[mask]
         if good.rows.num_rows:
             with self._translated():
-                for row, fault in self._copy(self._layout.encoded(good, self._order), 0):
+                for row, fault in self._copy(self._layout.staged(good, self._order)):
                     faults[int(numbers[row])] = fault
         self._order += good.rows.num_rows
         self._rows += batch.rows.num_rows - len(faults)
@@ -121,7 +121,7 @@ class StagingWriter(Writer):
         layout = Layout.of(stream, table, upsert=self._mode is WriteMode.UPSERT)
         wanted = {column.name: column.sql for column in layout.columns.values()}
         if layout.upsert:
-            wanted |= BOOKKEEPING
+            wanted |= {name: str(type) for name, type in BOOKKEEPING.items()}
         if not self._columns:
             self._create(layout, table, wanted)
         else:
@@ -161,27 +161,48 @@ class StagingWriter(Writer):
                 sql.SQL("ALTER TABLE {} {}").format(self._name, sql.SQL(", ").join(changes))
             )
 
-    def _copy(self, rows: pa.RecordBatch, first: int) -> list[tuple[int, Fault]]:
+    def _copy(self, rows: pa.RecordBatch) -> list[tuple[int, Fault]]:
         """COPY the rows but those that the server refuses, which come back with their place.
 
-        A refused COPY is tried again in halves, until only the rows at fault are left out.
+        Goes by text when there is no binary form, or when the server or the kernels refused it: that way
+        the rows at fault are found, and the reason is the one for a text.
         """
-        data = encode.to_csv(rows)
-        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
-            self._name, identifiers(rows.schema.names)
-        )
+        types = list(self._layout.types.values())
+        library = outgoing.library_for(rows.schema.types, types)
+        if library is not None:
+            try:
+                self._send("binary", rows.schema.names, outgoing.encoded(library, rows.columns, types))
+                return []
+            except (*_REFUSALS, outgoing.Unencodable):
+                pass
+        return self._copy_text(rows, 0)
+
+    def _copy_text(self, rows: pa.RecordBatch, first: int) -> list[tuple[int, Fault]]:
+        """A refused COPY is tried again in halves, until only the rows at fault are left out."""
         try:
-            with self._session.transaction(), self._session.cursor().copy(statement) as copy:
-                copy.write(data)
+            text = encode.to_csv(rows.columns, list(self._layout.types.values()))
+            self._send("csv", rows.schema.names, [text])
         except _REFUSALS as error:
             if rows.num_rows == 1:
                 reason = error.diag.message_primary or "the server refuses the row"
                 fault = "postgres.value.refused", reason.replace(self._table, self._place.table)
                 return [(first, fault)]
             half = rows.num_rows // 2
-            return self._copy(rows.slice(0, half), first) + self._copy(rows.slice(half), first + half)
-        self._bytes += len(data)
+            return self._copy_text(rows.slice(0, half), first) + self._copy_text(
+                rows.slice(half), first + half
+            )
         return []
+
+    def _send(self, form: str, columns: Sequence[str], pieces: Iterable[bytes | memoryview]) -> None:
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {})").format(
+            self._name, identifiers(columns), sql.SQL(form)
+        )
+        sent = 0
+        with self._session.transaction(), self._session.cursor().copy(statement) as copy:
+            for piece in pieces:
+                copy.write(piece)
+                sent += len(piece)
+        self._bytes += sent
 
     def _check_unchanged(self, batch: Batch) -> None:
         marked = {n for n, mask in (batch.unchanged or {}).items() if mask.true_count}

@@ -164,7 +164,8 @@ def _type(name: str, category: str, array: bool, modifier: int) -> Type:
         elif name in ("time", "timestamp", "timestamptz"):
             size = modifier
     texty = category in _TEXTY_CATEGORIES and name != "bytea"
-    return Type(name, size, scale, array, texty=texty or name in _TEXTY_NAMES)
+    spelled = category == "E" or name == "citext"
+    return Type(name, size, scale, array, texty=texty or name in _TEXTY_NAMES, spelled=spelled)
 
 
 def fitted_key(stream: Stream) -> list[str]:
