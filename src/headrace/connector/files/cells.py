@@ -1,7 +1,7 @@
 """The quick way from text to columns: cells of csv and json lines, by the compiled kernels.
 
 What the kernels don't take for plainly right they refuse, and the careful readers decide. The structs are
-those of native/text.c. Nothing here holds the interpreter lock while it works on bytes.
+those of csv.c, json.c and column.c in native. Nothing here holds the interpreter lock while it works on bytes.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ class Members:
                 if len(self._column) > _MEMBERS:
                     return
                 at = self._children[parent][raw] = len(self._column)
-                self._column.append(self._number.get(name, -1))
+                self._column.append(self._number.get(name, -2 if self._grows else -1))
                 self._children.append({})
             if isinstance(inner, dict) and inner and depth < _DEPTH:
                 self._learn(at, inner, name + "_", depth + 1)

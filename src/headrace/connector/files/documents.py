@@ -108,7 +108,9 @@ def read(file: IO[bytes], name: str, schema: pa.Schema, *, lines: bool) -> Itera
     library, members = native.library(), Members(schema.names)
 
     def parts(block: tuple[bytes, int]) -> list[Part]:
-        return _careful(*block, schema) if library is None else _quick(library, members, *block, schema)
+        if library is None or not schema.names:
+            return _careful(*block, schema)
+        return _quick(library, members, *block, schema)
 
     for found_parts in ahead(_blocks(source, name, _BLOCK), parts):
         yield from found_parts

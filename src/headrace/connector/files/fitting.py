@@ -125,7 +125,10 @@ def _fitting(type: pa.DataType) -> tuple[Any, str]:
     def by_text(value: Any) -> Any:
         if not isinstance(value, str):
             return ABSENT
-        array, bad = values.convert(pa.array([value]), type)
+        try:
+            array, bad = values.convert(pa.array([value]), type)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return ABSENT
         return ABSENT if bad is not None else array[0].as_py()
 
     return by_text, "text"
