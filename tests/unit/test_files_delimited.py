@@ -239,6 +239,11 @@ def test_a_bomb_of_one_endless_line_stops_in_bounded_memory(start: bytes) -> Non
     assert peak < 300 << 20
 
 
+def test_a_byte_order_mark_within_a_file_is_text() -> None:
+    rows, errors = load(b"\xef\xbb\xbfa\n\xef\xbb\xbf\n\xef\xbb\xbf1\n", pa.schema([("a", pa.string())]))
+    assert ([r["a"] for r in rows], errors) == (["\ufeff", "\ufeff1"], [])
+
+
 def test_an_open_quote_in_a_large_file_is_given_up_and_reading_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -7,7 +7,7 @@ struct extent {
     int64_t end;     /* behind the last whole record */
     int64_t lines;   /* newlines up to there */
     int64_t wrong;   /* records with another number of fields */
-    int32_t odd;     /* quotes out of place, a NUL, or a return without its newline */
+    int32_t odd;     /* quotes out of place anywhere; up to there a NUL, or a return without its newline */
     int32_t ascii;
 };
 
@@ -52,7 +52,8 @@ EXPORT int32_t headrace_csv(const uint8_t *data, int64_t size, int32_t delimiter
     uint64_t inside = 0;               /* all ones within quotes */
     uint64_t fine = 1, closed = 0, ret = 0; /* of the byte before */
     int64_t start = 0, at = 0, records = 0, seen = 0, lines = 0;
-    int64_t record = 0, field = 0, odd = 0;
+    int64_t record = 0, field = 0;
+    int odd = 0, strays = 0;
     uint64_t high = 0;
     struct cell *out = cells;
     memset(found, 0, sizeof *found);
@@ -83,7 +84,7 @@ EXPORT int32_t headrace_csv(const uint8_t *data, int64_t size, int32_t delimiter
         uint64_t there = left >= 64 ? ~(uint64_t)0 : ((uint64_t)1 << left) - 1;
         odd |= (m.quote & within & ~(good << 1 | fine)) != 0;
         odd |= (((closing << 1 | closed) & ~good) & there) != 0;
-        odd |= (((m.ret << 1 | ret) & ~m.newline) & there) != 0 || m.nul != 0;
+        uint64_t stray = (((m.ret << 1 | ret) & ~m.newline) & there) | m.nul;
         fine = good >> 63;
         closed = closing >> 63;
         if (left >= 64)
@@ -96,11 +97,15 @@ EXPORT int32_t headrace_csv(const uint8_t *data, int64_t size, int32_t delimiter
             if (ends) {
                 int top = 63 - __builtin_clzll(ends);
                 at = base + top + 1;
-                found->lines = lines + __builtin_popcountll(m.newline & (~(uint64_t)0 >> (63 - top)));
+                uint64_t before = ~(uint64_t)0 >> (63 - top);
+                found->lines = lines + __builtin_popcountll(m.newline & before);
+                odd |= strays || (stray & before);
             }
+            strays |= stray != 0;
             lines += __builtin_popcountll(m.newline);
             continue;
         }
+        strays |= stray != 0;
         uint64_t marks = ends | (m.delimiter & ~within);
         int end_here = last && left < 64;
         while (marks || end_here) {
@@ -149,7 +154,7 @@ EXPORT int32_t headrace_csv(const uint8_t *data, int64_t size, int32_t delimiter
     }
     found->records = records;
     found->end = last ? size : at;
-    found->odd = odd != 0 || (last && (inside || ret));
+    found->odd = odd != 0 || (last && (inside || ret || strays));
     found->ascii = high == 0;
     return 0;
 }

@@ -1,7 +1,7 @@
 """The quick way from text to columns: cells of csv and json lines, by the compiled kernels.
 
 What the kernels don't take for plainly right they refuse, and the careful readers decide. The structs are
-those of csv.c, json.c and column.c in native. Nothing here holds the interpreter lock while it works on bytes.
+those of csv.c, json.c and column.c in native. No kernel holds the interpreter lock.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from headrace.connector.files.objects import DEPTH
+from headrace.connector.files.part import MAX_COLUMNS
 from headrace.connector.files.values import MAX_DIGITS, TIME, TIMESTAMP, TIMESTAMP_TZ
 
 _KINDS: Mapping[pa.DataType, int] = {
@@ -26,8 +28,8 @@ _KINDS: Mapping[pa.DataType, int] = {
 }  # fmt: skip
 _DECIMAL, _TEXT = 3, 8
 _LARGEST = (1 << 31) - 1  # bytes that the offsets of a text column reach
-_DEPTH = 10
-_MEMBERS = 10_000
+_MEMBERS = 2 * MAX_COLUMNS
+_ROOM = 1 << 20  # cells of json that are found in one go
 _AGAIN = re.compile(r"(.+)_\d+", re.DOTALL)
 _CELL = np.dtype([("start", np.uint32), ("end", np.uint32)])
 _MEMBER = np.dtype(
@@ -206,64 +208,60 @@ class Members:
                 self.columns.append(name)
         self._number = {name: number for number, name in enumerate(self.columns)}
         self._children: list[dict[bytes, int]] = [{}]
-        self._column = [-1]
-        self._table: tuple[np.ndarray, bytes] | None = None
+        self._table = np.zeros(64, _MEMBER)
+        self._names = bytearray()
         self._lock = threading.Lock()
 
     def learn(self, value: Mapping[str, Any]) -> None:
         with self._lock:
             self._learn(0, value, "", 1)
-            self._table = None
 
     def _learn(self, parent: int, value: Mapping[str, Any], prefix: str, depth: int) -> None:
         for key, inner in value.items():
             name, raw = prefix + key, key.encode(errors="surrogatepass")
             at = self._children[parent].get(raw)
             if at is None:
-                if len(self._column) > _MEMBERS:
+                if self.full:
                     return
-                at = self._children[parent][raw] = len(self._column)
-                self._column.append(self._number.get(name, -2 if self._grows else -1))
-                self._children.append({})
-            if isinstance(inner, dict) and inner and depth < _DEPTH:
+                at = self._added(parent, raw, name)
+            if isinstance(inner, dict) and inner and depth < DEPTH:
                 self._learn(at, inner, name + "_", depth + 1)
-            elif self._grows and self._column[at] < 0:
-                self._column[at] = self._number.setdefault(name, len(self.columns))
+            elif self._grows and self._table[at]["column"] < 0:
+                self._table[at]["column"] = self._number.setdefault(name, len(self.columns))
                 self.columns += [name] * (len(self._number) > len(self.columns))
+
+    def _added(self, parent: int, key: bytes, name: str) -> int:
+        at, siblings = len(self._children), self._children[parent]
+        if at == len(self._table):
+            self._table = np.concatenate([self._table, np.zeros(at, _MEMBER)])
+        column = self._number.get(name, -2 if self._grows else -1)
+        self._table[at] = (len(self._names), len(key), column, 0, 0, 0, 0)
+        if siblings:
+            self._table[next(reversed(siblings.values()))]["next"] = at
+        else:
+            self._table[parent]["first"] = at
+        self._names += key
+        self._children.append({})
+        siblings[key] = at
+        return at
 
     @property
     def full(self) -> bool:
-        return len(self._column) > _MEMBERS
-
-    def _laid_out(self) -> tuple[np.ndarray, bytes, int]:
-        with self._lock:
-            if self._table is None:
-                table = np.zeros(len(self._column), _MEMBER)
-                keys: list[bytes] = []
-                at = 0
-                for parent, children in enumerate(self._children):
-                    before: tuple[int, str] = (parent, "first")
-                    for key, child in children.items():
-                        table[before[0]][before[1]] = child
-                        before = (child, "next")
-                        table[child]["key"], table[child]["size"] = at, len(key)
-                        table[child]["column"] = self._column[child]
-                        keys.append(key)
-                        at += len(key)
-                self._table = table, b"".join(keys)
-            table, names = self._table
-            return table.copy(), names, len(self.columns)
+        return len(self._children) > _MEMBERS
 
     def find(
         self, library: ctypes.CDLL, data: bytes, at: int, most: int, *, ascii_only: bool, stop: Stop
     ) -> Lines:
         """The cells of at most `most` lines from `at` on; blank lines don't count."""
-        table, names, columns = self._laid_out()
+        with self._lock:  # the kernel writes into the table
+            table, names, columns = self._table.copy(), bytes(self._names), len(self.columns)
+            count = len(self._children)
+        most = min(most, max(1, _ROOM // max(columns, 1)))
         cells = np.empty((most, columns), _CELL)
         starts, refused = np.empty(most, np.int64), np.empty(most, np.uint8)
         progress = _Progress(at=at)
         library.headrace_json(
-            data, c_int64(len(data)), c_void_p(table.ctypes.data), names, len(table), columns,
+            data, c_int64(len(data)), c_void_p(table.ctypes.data), names, count, columns,
             int(ascii_only), int(stop), c_int64(most), c_void_p(cells.ctypes.data),
             c_void_p(starts.ctypes.data), c_void_p(refused.ctypes.data), byref(progress),
         )  # fmt: skip

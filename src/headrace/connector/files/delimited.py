@@ -7,6 +7,7 @@ they don't take is cut by pyarrow and typed by `values`, which is slower and dec
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from typing import IO, Any, Protocol
 
@@ -132,6 +133,8 @@ class _ByPyarrow:
 
     def _cut(self) -> pa.RecordBatch:
         data = self._block.data
+        if data.startswith(codecs.BOM_UTF8):  # that of the file is gone already: this one is text
+            data = b"\n" + data
         names = [str(n) for n in range(len(self._layout.names))]  # the names may mean something to pyarrow
         schema = pa.schema([(n, pa.string()) for n in names])
         if not data.strip(b"\r\n"):

@@ -1,8 +1,7 @@
 """json and json lines: objects become rows, nested ones flattened, numbers with all of their digits.
 
 Lines go through the compiled kernels, and those that the kernels refuse through Python's own decoder, so
-that a bad row costs itself only. Without kernels pyarrow takes blocks of flat objects where its answer is
-known to be the same. Any other json is read object by object.
+that a bad row costs itself only. Any other json is read object by object, as are lines without kernels.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import IO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.json as pajson
 
 from headrace import native
 from headrace.connector.files import text, values
@@ -25,6 +23,7 @@ from headrace.connector.files.part import Part, Sample, check_width
 
 _BLOCK = 4 << 20
 _LINES = 32_768  # that the kernels look at in one go
+_STOPS = 50  # for new members in a block; where there is no end of them, Python's decoder is as quick
 
 
 def inspect(file: IO[bytes], name: str, *, lines: bool, limit: int) -> Sample:
@@ -145,13 +144,14 @@ def _utf8(block: bytes) -> bool:
 
 def _quick(library: ctypes.CDLL, members: Members, block: bytes, line: int, schema: pa.Schema) -> list[Part]:
     parts = []
-    ascii_only, at = not _utf8(block), 0
+    ascii_only, at, stops = not _utf8(block), 0, 0
     while at < len(block):
-        stop = Stop.NEVER if members.full else Stop.UNKNOWN
+        stop = Stop.NEVER if members.full or stops == _STOPS else Stop.UNKNOWN
         found = members.find(library, block, at, _LINES, ascii_only=ascii_only, stop=stop)
         parts.append(_fitted(found, line, schema))
         at = found.end
         if found.stopped:
+            stops += 1
             _learn(members, block[at : _line_end(block, at)])
             found = members.find(library, block, at, 1, ascii_only=ascii_only, stop=Stop.NEVER)
             parts.append(_fitted(found, line, schema))
@@ -192,40 +192,8 @@ def _fitted(found: Lines, line: int, schema: pa.Schema) -> Part:
 
 
 def _careful(block: bytes, line: int, schema: pa.Schema) -> list[Part]:
-    fast = pa.schema([(f.name, f.type) for f in schema if _simple(f.type)])
-    rows = _flat(block, fast) if len(fast) == len(schema) else None
-    if rows is not None:
-        return [Part(rows, [])]
     found, errors = decode_lines(block, line)
     return [
         part_of(found[start : start + ROWS], errors if start == 0 else [], schema)
         for start in range(0, max(len(found), 1), ROWS)
     ]
-
-
-def _simple(type: pa.DataType) -> bool:
-    return bool(type in (pa.int64(), pa.float64(), pa.string(), pa.bool_()) or pa.types.is_decimal128(type))
-
-
-def _flat(block: bytes, schema: pa.Schema) -> pa.RecordBatch | None:
-    """The rows by pyarrow, if every line is one object without another inside and it takes them all.
-
-    It is strict then: a value of another type, a repeated member, a number too large, bad characters
-    are all errors, never other values.
-    """
-    lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    starts = block.count(b"\n{") + block.startswith(b"{")
-    if not schema.names or not starts == block.count(b"{") == lines:
-        return None
-    try:
-        table = pajson.read_json(
-            pa.BufferReader(block),
-            read_options=pajson.ReadOptions(use_threads=False, block_size=len(block) + 1),
-            parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        ).combine_chunks()
-        table.validate(full=True)
-    except pa.ArrowInvalid:
-        return None
-    if table.num_rows != lines:
-        return None
-    return table.select(schema.names).to_batches()[0]
