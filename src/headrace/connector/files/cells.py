@@ -84,9 +84,26 @@ class Nulls(NamedTuple):
 _NONE = Nulls.of(())
 
 
+class _Rooms(threading.local):
+    cells = np.empty(0, _CELL)
+
+
+_rooms = _Rooms()
+
+
+def _room(count: int) -> np.ndarray:
+    """Room for cells, the same again and again: the system clears fresh memory page by page."""
+    if len(_rooms.cells) < count:
+        _rooms.cells = np.empty(count + count // 8, _CELL)
+    return _rooms.cells[:count]
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The cells of `data`, a row of them for each record; `quote` is 0 for json."""
+    """The cells of `data`, a row of them for each record; `quote` is 0 for json.
+
+    They hold until the same thread looks for others.
+    """
 
     library: ctypes.CDLL
     data: bytes
@@ -163,7 +180,7 @@ def csv(
     Such a record is given by its number (from 0, blank ones not counted), its text and its number of
     fields. None if quotes are not where they belong, or if too many records are wrong.
     """
-    cells = np.empty(len(data) + 1, _CELL)  # memory that is not touched is not taken
+    cells = _room(len(data) + 1)  # memory that is not touched is not taken
     wrong, found = (_Misfit * 256)(), Extent()
     short = library.headrace_csv(
         data, c_int64(len(data)), ord(delimiter), ord(quote), 1,
@@ -257,7 +274,7 @@ class Members:
             table, names, columns = self._table.copy(), bytes(self._names), len(self.columns)
             count = len(self._children)
         most = min(most, max(1, _ROOM // max(columns, 1)))
-        cells = np.empty((most, columns), _CELL)
+        cells = _room(most * columns).reshape(most, columns)
         starts, refused = np.empty(most, np.int64), np.empty(most, np.uint8)
         progress = _Progress(at=at)
         library.headrace_json(

@@ -45,7 +45,8 @@ def read(file: IO[bytes], name: str, options: CsvOptions, schema: pa.Schema) -> 
         assert blocks.layout is not None
         return _parse(block, blocks.layout, options, schema)
 
-    return ahead(blocks, parsed)
+    # one thread of kernels outruns what encodes the rows: a second one would take turns with that
+    return ahead(blocks, parsed, threads=1 if native.library() else 2)
 
 
 class _Table(Protocol):

@@ -111,7 +111,7 @@ def read(file: IO[bytes], name: str, schema: pa.Schema, *, lines: bool) -> Itera
             return _careful(*block, schema)
         return _quick(library, members, *block, schema)
 
-    for found_parts in ahead(_blocks(source, name, _BLOCK), parts):
+    for found_parts in ahead(_blocks(source, name, _BLOCK), parts, threads=2):
         yield from found_parts
 
 
