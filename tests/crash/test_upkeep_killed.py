@@ -15,7 +15,7 @@ from headrace.engine.failpoint import BESIDE
 from headrace.model.pipeline import Compact, Upkeep
 from headrace.model.run import RunStatus
 from tests.crash.conftest import settings_of
-from tests.crash.iceberg_steps import die_before
+from tests.crash.steps import die_before
 from tests.crash.tables import Target
 from tests.crash.truth import LOG, STREAM, assert_holds, latest
 from tests.crash.worker import KILLED, Case, ended, fork, run, run_here, start

@@ -386,5 +386,5 @@ def test_the_command_maintains_and_says_what_it_did(
     assert notes(lake) == expected
     done = cli(*command, "--table", "public.ordrs")
     assert (done.code, "public.orders" in done.err) == (5, True)
-    assert cli("maintain", "parquet:x").code == 3
+    assert cli("maintain", "files:x.csv").code == 3
     lake.target.close()
