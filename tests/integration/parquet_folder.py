@@ -17,8 +17,6 @@ from headrace.connectors.parquet.target import ParquetTarget
 from servers.s3 import S3Server
 
 APPEND, REPLACE = WriteMode.APPEND, WriteMode.REPLACE
-
-
 ORDERS = Stream(
     name="orders",
     namespace="public",

@@ -22,8 +22,7 @@ from headrace.errors import StageLost
 from servers.s3 import S3Server
 from tests.cli import in_process
 from tests.integration.iceberg_foreign import delete_files
-from tests.integration.iceberg_lake import Lake, stream
-from tests.integration.test_iceberg_commit import interfere
+from tests.integration.iceberg_lake import Lake, interfere, stream
 
 APPEND, REPLACE, UPSERT = WriteMode.APPEND, WriteMode.REPLACE, WriteMode.UPSERT
 UPD, DEL = Change.UPDATE, Change.DELETE

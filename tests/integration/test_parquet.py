@@ -18,25 +18,9 @@ import pytest
 from headrace.connector import Batch, Change, Slice, Stream
 from headrace.connectors.parquet import ParquetConfig
 from headrace.connectors.parquet.reader import live_files, read_table
-from headrace.errors import (
-    ConfigError,
-    DataError,
-    HeadraceError,
-    NotFoundError,
-    TransientError,
-)
+from headrace.errors import ConfigError, DataError, HeadraceError, NotFoundError, TransientError
 from servers.s3 import S3Server
-from tests.integration.parquet_folder import (
-    APPEND,
-    ORDERS,
-    append,
-    ids,
-    place,
-    rows,
-    stage,
-    target,
-    token,
-)
+from tests.integration.parquet_folder import APPEND, ORDERS, append, ids, place, rows, stage, target, token
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -14,12 +14,7 @@ import pytest
 from headrace.connector import Batch, Slice, Staged
 from headrace.connectors.parquet.reader import live_files, read_table
 from headrace.connectors.parquet.target import ParquetTarget
-from headrace.errors import (
-    DataError,
-    Fenced,
-    NotFoundError,
-    OutcomeUnknown,
-)
+from headrace.errors import DataError, Fenced, NotFoundError, OutcomeUnknown
 from servers.s3 import S3Server
 from servers.tcp_proxy import Fault, TcpProxy
 from tests.integration.parquet_folder import (

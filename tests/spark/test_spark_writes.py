@@ -10,8 +10,7 @@ import pytest
 
 from headrace.connector import Change, Maintenance, WriteMode
 from servers.spark import SparkServer
-from tests.integration.iceberg_lake import stream
-from tests.integration.test_iceberg_commit import interfere
+from tests.integration.iceberg_lake import interfere, stream
 from tests.spark.conftest import SharedLake
 
 # pyspark leaves sockets to the garbage collector
