@@ -8,44 +8,56 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection as Transaction
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Executable, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from headrace.connector.config import HIDDEN
 from headrace.errors import ConfigError, ConflictError, NotFoundError
-from headrace.model.connection import Connection
-from headrace.store.database import Database, taken
+from headrace.model.connection import Connection, Tested
+from headrace.store.database import Database
 from headrace.store.schema import connections
 from headrace.store.schema import secrets as sealed_secrets
 from headrace.store.secrets import MasterKeys, Place, Sealed
 
+_TESTED: TypeAdapter[Tested | None] = TypeAdapter(Tested | None)
+
 
 class Connections:
-    """Every save is a compare-and-set on `version`, which is 0 for a connection never saved."""
+    """Those of one workspace. Every save is a compare-and-set on `version`, 0 for one never saved."""
 
-    def __init__(self, database: Database, keys: MasterKeys):
+    def __init__(self, database: Database, keys: MasterKeys, workspace: str):
         self._database = database
         self._keys = keys
+        self._workspace = workspace
+        self._mine = connections.c.workspace == workspace
 
-    def save(self, connection: Connection, secrets: Mapping[str, str] | None = None) -> Connection:
+    def save(
+        self, connection: Connection, secrets: Mapping[str, str] | None = None, *, marks: bool = True
+    ) -> Connection:
         """Store the connection; gives it back with its next version and the names of all its secrets.
 
         `secrets` maps dotted paths of settings to text to seal, or to `HIDDEN` to keep what is sealed
-        there. Those named in `connection.secrets` are kept as well, all others are forgotten. Raises
-        ConflictError when it was changed meanwhile (`store.changed`) or its name is another one's
-        (`store.name_taken`), ConfigError for a secret to keep that is not there (`store.no_secret`).
+        there; without `marks`, `HIDDEN` is text like any other. Those named in `connection.secrets` are
+        kept as well, all others are forgotten. Raises ConflictError when it was changed meanwhile
+        (`store.changed`), ConfigError for a secret to keep that is not there (`store.no_secret`).
         """
-        given = {path: text for path, text in (secrets or {}).items() if text != HIDDEN}
+        given = {path: text for path, text in (secrets or {}).items() if not marks or text != HIDDEN}
         names = sorted({*connection.secrets, *(secrets or {})})
         for path in names:
             _refuse_in_the_open(connection, path)
-        saved = replace(connection, version=connection.version + 1, secrets=tuple(names))
         now = datetime.now(UTC)
+        made = connection.created_at or now
+        saved = replace(connection, version=connection.version + 1, secrets=tuple(names))
+        saved = replace(saved, created_at=made, updated_at=now)
         values = {
             "name": saved.name,
+            "team": saved.team,
             "connector": saved.connector,
             "settings": dict(saved.settings),
+            "tested": _TESTED.dump_python(saved.tested, mode="json"),
+            "streams": saved.streams,
             "extras": dict(saved.extras),
             "version": saved.version,
             "updated_at": now,
@@ -53,20 +65,14 @@ class Connections:
         with self._database.write() as transaction:
             try:
                 if connection.version == 0:
-                    transaction.execute(insert(connections).values(id=saved.id, created_at=now, **values))
+                    transaction.execute(self._new(saved.id, made, values))
                     done = True
                 else:
                     same = connections.c.id == saved.id, connections.c.version == connection.version
-                    done = transaction.execute(update(connections).where(*same).values(values)).rowcount == 1
-            except IntegrityError as error:
-                done = False
-                if taken(error, connections.c.name):
-                    raise ConflictError(
-                        "store.name_taken",
-                        f"there is a connection {saved.name!r} already",
-                        field="name",
-                        remedy="Choose another name.",
-                    ) from None
+                    change = update(connections).where(self._mine, *same).values(values)
+                    done = transaction.execute(change).rowcount == 1
+            except IntegrityError:
+                done = False  # that id was given to another one
             if not done:
                 raise ConflictError(
                     "store.changed",
@@ -76,26 +82,38 @@ class Connections:
             self._save_secrets(transaction, saved, given)
         return saved
 
+    def note(self, connection: Connection, **found: Any) -> None:
+        """Remember `tested` or `streams`; nothing happens if it was changed since it was read."""
+        plain = {
+            name: _TESTED.dump_python(value, mode="json") if name == "tested" else value
+            for name, value in found.items()
+        }
+        same = connections.c.id == connection.id, connections.c.version == connection.version
+        with self._database.write() as transaction:
+            transaction.execute(update(connections).where(self._mine, *same).values(plain))
+
     def get(self, id: str) -> Connection:
         return self._one(connections.c.id == id, id)
 
     def by_name(self, name: str) -> Connection:
+        """Raises ConflictError (`store.ambiguous`) where several are called so."""
         return self._one(connections.c.name == name, repr(name))
 
     def list(self) -> list[Connection]:
         """All of them, by name."""
         with self._database.read() as transaction:
             names: dict[str, list[str]] = {}
-            for row in transaction.execute(select(sealed_secrets.c.connection, sealed_secrets.c.field)):
+            fields = select(sealed_secrets.c.connection, sealed_secrets.c.field)
+            for row in transaction.execute(fields.join(connections).where(self._mine)):
                 names.setdefault(row.connection, []).append(row.field)
-            rows = transaction.execute(select(connections).order_by(connections.c.name))
+            rows = transaction.execute(select(connections).where(self._mine).order_by(connections.c.name))
             return [_read(row, names.get(row.id, [])) for row in rows]
 
     def delete(self, id: str) -> None:
         """Raises ConflictError (`store.in_use`) while a pipeline reads or writes by it."""
         with self._database.write() as transaction:
             try:
-                done = transaction.execute(delete(connections).where(connections.c.id == id))
+                done = transaction.execute(delete(connections).where(self._mine, connections.c.id == id))
             except IntegrityError:
                 raise ConflictError(
                     "store.in_use",
@@ -108,7 +126,9 @@ class Connections:
     def settings(self, id: str) -> dict[str, Any]:
         """The raw settings with the secrets in their places: for opening the connection, never to show."""
         with self._database.read() as transaction:
-            row = transaction.execute(select(connections).where(connections.c.id == id)).one_or_none()
+            row = transaction.execute(
+                select(connections).where(self._mine, connections.c.id == id)
+            ).one_or_none()
             if row is None:
                 raise _missing(id)
             secrets = transaction.execute(
@@ -120,11 +140,11 @@ class Connections:
             place = settings
             for part in outer:
                 place = place.setdefault(part, {})
-            place[name] = self._keys.open(_sealed(secret), Place(id, secret.field))
+            place[name] = self._keys.open(_sealed(secret), self._place(id, secret.field))
         return settings
 
     def rotate(self) -> int:
-        """Wrap every data key with the current master key; gives how many were wrapped by another.
+        """Wrap every data key, of all workspaces, with the current master key; gives how many were not.
 
         Secrets stay readable throughout. Raises ConfigError, with nothing changed, when one of the
         old master keys is not here.
@@ -132,10 +152,14 @@ class Connections:
         table = sealed_secrets
         with self._database.write() as transaction:
             rows = transaction.execute(
-                select(table).where(table.c.key_id != self._keys.current).with_for_update()
+                select(table, connections.c.workspace)
+                .join(connections)
+                .where(table.c.key_id != self._keys.current)
+                .with_for_update(of=table)
             ).all()
             for row in rows:
-                again = self._keys.rewrap(_sealed(row), Place(row.connection, row.field))
+                place = Place(row.workspace, row.connection, row.field)
+                again = self._keys.rewrap(_sealed(row), place)
                 transaction.execute(
                     update(table)
                     .where(table.c.connection == row.connection, table.c.field == row.field)
@@ -143,12 +167,20 @@ class Connections:
                 )
         return len(rows)
 
+    def _new(self, id: str, made: datetime, values: Mapping[str, Any]) -> Executable:
+        return insert(connections).values(id=id, workspace=self._workspace, created_at=made, **values)
+
+    def _place(self, id: str, field: str) -> Place:
+        return Place(self._workspace, id, field)
+
     def _one(self, condition: Any, label: str) -> Connection:
         with self._database.read() as transaction:
-            row = transaction.execute(select(connections).where(condition)).one_or_none()
-            if row is None:
+            rows = transaction.execute(select(connections).where(self._mine, condition).limit(2)).all()
+            if not rows:
                 raise _missing(label)
-            return _read(row, _secret_names(transaction, row.id))
+            if len(rows) > 1:
+                raise ambiguous("connection", label)
+            return _read(rows[0], _secret_names(transaction, rows[0].id))
 
     def _save_secrets(self, transaction: Transaction, saved: Connection, given: Mapping[str, str]) -> None:
         table = sealed_secrets
@@ -165,7 +197,7 @@ class Connections:
         transaction.execute(delete(table).where(table.c.connection == saved.id, table.c.field.in_(gone)))
         now = datetime.now(UTC)
         for path, text in given.items():
-            sealed = self._keys.seal(text, Place(saved.id, path))
+            sealed = self._keys.seal(text, self._place(saved.id, path))
             transaction.execute(
                 insert(table).values(
                     connection=saved.id,
@@ -186,8 +218,13 @@ def _read(row: Row[Any], secrets: list[str]) -> Connection:
         connector=row.connector,
         settings=row.settings,
         secrets=tuple(sorted(secrets)),
+        team=row.team,
         version=row.version,
+        tested=_TESTED.validate_python(row.tested),
+        streams=None if row.streams is None else tuple(row.streams),
         extras=row.extras,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
     )
 
 
@@ -198,6 +235,12 @@ def _secret_names(transaction: Transaction, id: str) -> list[str]:
 
 def _sealed(row: Row[Any]) -> Sealed:
     return Sealed(row.key_id, row.wrapped, row.sealed)
+
+
+def ambiguous(what: str, label: str) -> ConflictError:
+    return ConflictError(
+        "store.ambiguous", f"there are several {what}s {label}", remedy="Name the one you mean by its id."
+    )
 
 
 def _missing(label: str) -> NotFoundError:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from headrace.model.run import RunStatus
@@ -73,6 +74,14 @@ metadata = MetaData(
 )
 
 
+def _id() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+def _moment(name: str, *, nullable: bool = False) -> Column[datetime]:
+    return Column(name, Instant, nullable=nullable)
+
+
 def _of(parent: str, *, key: bool = True) -> Column[str]:
     """A reference to the row that this one belongs to and goes with."""
     return Column(
@@ -84,17 +93,151 @@ def _of(parent: str, *, key: bool = True) -> Column[str]:
     )
 
 
+workspaces = Table(
+    "workspaces",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("extras", Json, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("email", Text, nullable=False),
+    Column("email_key", Text, nullable=False, unique=True),  # the address as it is compared
+    Column("password", Text),  # its hash; without one nobody can sign in by password
+    Column("active", Boolean, nullable=False),
+    Column("admin", Boolean, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("workspace", Text, ForeignKey("workspaces.id", ondelete="SET NULL")),
+    Column("version", Integer, nullable=False),
+    Column("kept", Text),
+    _moment("created_at"),
+    _moment("updated_at"),
+)
+
+members = Table(
+    "members",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    _of("users", key=False),
+    Column("role", Text, nullable=False),
+    _moment("created_at"),
+    UniqueConstraint("workspace", "user"),
+    Index(None, "user"),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+    UniqueConstraint("workspace", "name"),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    _id(),
+    _of("teams", key=False),
+    _of("users", key=False),
+    Column("owner", Boolean, nullable=False),
+    _moment("created_at"),
+    UniqueConstraint("team", "user"),
+    Index(None, "user"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _id(),
+    _of("users", key=False),
+    Column("hash", Text, nullable=False, unique=True),
+    _moment("created_at"),
+    _moment("expires_at"),
+)
+
+service_tokens = Table(
+    "service_tokens",
+    metadata,
+    _id(),  # the token's jti
+    _of("users", key=False),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    _moment("created_at"),
+    _moment("expires_at"),
+    _moment("revoked_at", nullable=True),
+)
+
+revoked_tokens = Table(
+    "revoked_tokens",
+    metadata,
+    _id(),  # the token's jti
+    _moment("expires_at"),
+)
+
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("purpose", Text, nullable=False),
+    _of("users", key=False),
+    _moment("created_at"),
+    _moment("expires_at"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    _moment("created_at"),
+    _moment("expires_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # SQLite numbers rows by itself only in a column that is INTEGER to the letter.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _moment("at"),
+    Column("actor", Text, nullable=False),
+    Column("workspace", Text),  # no reference: entries outlive what they speak of
+    Column("action", Text, nullable=False),
+    Column("object", Text),
+    Column("detail", Json, nullable=False),
+    Index(None, "workspace", "id"),
+)
+
 connections = Table(
     "connections",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    _id(),
+    _of("workspaces", key=False),
+    Column("team", Text, ForeignKey("teams.id")),
+    Column("name", Text, nullable=False),
     Column("connector", Text, nullable=False),
     Column("settings", Json, nullable=False),
+    Column("tested", Json),
+    Column("streams", Json),
     Column("extras", Json, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
+    Index(None, "workspace", "name"),
 )
 
 secrets = Table(
@@ -112,15 +255,21 @@ secrets = Table(
 pipelines = Table(
     "pipelines",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    _id(),
+    _of("workspaces", key=False),
+    Column("team", Text, ForeignKey("teams.id")),
+    Column("name", Text, nullable=False),
     Column("source", Text, ForeignKey("connections.id"), nullable=False),
     Column("target", Text, ForeignKey("connections.id"), nullable=False),
     Column("paused", Boolean, nullable=False),
+    Column("schedule", Text),
+    Column("next_at", Instant),  # when the schedule asks for the next run
     Column("definition", Json, nullable=False),  # what no query asks for
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
+    Index(None, "workspace", "name"),
+    Index(None, "next_at"),
 )
 
 leases = Table(
@@ -135,20 +284,33 @@ leases = Table(
     Column("updated_at", Instant, nullable=False),
 )
 
+UNFINISHED = text("status IN ('queued', 'running')")
+
 runs = Table(
     "runs",
     metadata,
-    Column("id", Text, primary_key=True),
-    _of("pipelines", key=False),
+    _id(),
+    _of("workspaces", key=False),
+    Column("pipeline", Text, nullable=False),  # no reference: a run outlives its pipeline
+    Column("pipeline_name", Text),  # and this is what a pipeline that is gone was called,
+    Column("team", Text),  # and whose it was
+    Column("trigger", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("ended_at", Instant),
+    Column("duration_us", BigInteger),  # from queued_at to ended_at
+    Column("cancel_at", Instant),  # when somebody asked for its end
+    Column("committed", BigInteger),
+    Column("committed_bytes", BigInteger),
     Column("error", Json),
     Column("updated_at", Instant, nullable=False),
     CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in RunStatus)})", name="status"),
     Index(None, "pipeline", "queued_at"),
+    Index(None, "workspace", "queued_at"),
+    Index(None, "status", "queued_at", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
+    Index("uq_runs_pipeline", "pipeline", unique=True, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
 )
 
 attempts = Table(
@@ -169,6 +331,8 @@ run_streams = Table(
     Column("stream", Text, primary_key=True),
     Column("status", Text, nullable=False),
     Column("counts", Json, nullable=False),
+    Column("committed", BigInteger),
+    Column("committed_bytes", BigInteger),
     Column("expected", BigInteger),
     Column("error", Json),
     Column("updated_at", Instant, nullable=False),
