@@ -99,6 +99,12 @@ class Process:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def said(self) -> list[str]:
+        """The lines of stderr so far."""
+        with self._changed:
+            return list(self._err)
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -155,17 +156,32 @@ def test_the_second_signal_waits_for_no_checkpoint(here: Site, target: Target) -
     assert here.run(id).status is RunStatus.QUEUED
 
 
+def test_a_process_that_hangs_is_killed_and_its_run_tried_again(
+    here: Site, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "HUNG", 0.0)
+    hold = tmp_path / "hold"
+    here.environ["HEADRACE_FAILPOINT"] = f"before_publish=hold:{hold}"
+    id = here.trigger(here.pipeline(target, tuning=SOON))
+    with work(here, lease=1):
+        until(hold.exists, "the publish")
+        del here.environ["HEADRACE_FAILPOINT"]
+        (hung,) = children(os.getpid())
+        os.kill(hung, signal.SIGSTOP)
+        run = here.ended(id)
+    assert run.status is RunStatus.SUCCEEDED
+    assert run.attempt >= 2
+    assert_holds(target, loaded())
+
+
 # Cancelling
 
 
 @contextmanager
-def work(here: Site, limit: int = 1) -> Iterator[Worker]:
+def work(here: Site, lease: float = 30) -> Iterator[Worker]:
     """A worker in this process; its runs are in processes of their own."""
-    said: list[tuple[str, str]] = []
     place = Place(folder=here.folder / "data", environ=here.environ)
-    working = Worker(
-        here.store, place, limit, timedelta(seconds=30), lambda level, event, **_: said.append((level, event))
-    )
+    working = Worker(here.store, place, 1, timedelta(seconds=lease), lambda level, event, **about: None)
     thread = threading.Thread(target=working.run)
     thread.start()
     yield working

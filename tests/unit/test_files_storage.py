@@ -17,7 +17,9 @@ def test_an_upload_is_seen_only_once_finished(tmp_path: Path) -> None:
     upload = store.create("a/b.bin")
     upload.write(b"half")
     assert list(store.list()) == []
+    assert [Path(o.key).parent.name for o in store.unfinished()] == ["a"]
     upload.finish()
+    assert list(store.unfinished()) == []
     assert store.read("a/b.bin") == b"half"
     with pytest.raises(ValueError, match="stop"), store.create("a/c.bin") as broken:
         broken.write(b"half")

@@ -1,8 +1,7 @@
-"""`headrace status` and `logs`: what ran, how it ended, and what it said."""
+"""`headrace status`, `logs` and `cancel`: what runs, how it ended, what it said, and its early end."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +9,16 @@ from typer import Argument, Option
 
 from headrace.cli.progress import STYLES, run_json
 from headrace.cli.screen import Column, Screen
-from headrace.control.access import OPERATOR
+from headrace.control.access import OPERATOR, Actor
 from headrace.errors import NotFoundError
 
 if TYPE_CHECKING:
     from headrace.cli.session import Session
     from headrace.model.run import LogLine
 
-_LOOK = 0.5  # seconds between two looks for new lines
+Workspace = Annotated[
+    str | None, Option("--workspace", help="Another than this machine's own: see headrace workspace list.")
+]
 
 
 def status(
@@ -25,8 +26,9 @@ def status(
     pipeline: Annotated[str | None, Argument(help="Only this pipeline.")] = None,
     limit: Annotated[int, Option("--limit", "-n", min=1, max=1000, help="How many runs.")] = 20,
     streams: Annotated[bool, Option("--streams", help="A line for each stream.")] = False,
+    workspace: Workspace = None,
 ) -> None:
-    """Show the latest runs, the newest first.
+    """Show the latest runs, those that wait among them, the newest first.
 
     \b
     headrace status
@@ -37,8 +39,9 @@ def status(
     rows: list[dict[str, Any]] = []
     with Session(screen) as session:
         if session.remembers:
-            id = session.remembered(pipeline).id if pipeline else None
-            rows = [run_json(run) for run in session.platform.runs.list(OPERATOR, id, limit)]
+            actor = _enter(session, workspace)
+            id = session.remembered(pipeline, actor).id if pipeline else None
+            rows = [run_json(run) for run in session.platform.runs.list(actor, id, limit)]
     if streams and screen.format == "table":
         rows = [{**run, **stream} for run in rows for stream in run["streams"]]
         screen.rows(
@@ -58,7 +61,13 @@ _RUN = (
     Column("run", lambda row: row["run"][:8], whole=True),
     Column("pipeline", "pipeline"),
     Column("started", lambda row: (row["started_at"] or row["queued_at"])[:19].replace("T", " "), whole=True),
-    Column("status", "status", style=lambda row: STYLES[row["status"]], whole=True),
+    Column(
+        "status",
+        lambda row: "cancelling" if row["cancelling"] else row["status"],
+        style=lambda row: STYLES[row["status"]],
+        whole=True,
+    ),
+    Column("by", lambda row: row["trigger"] if row["trigger"] != "manual" else "", optional=True, spare=5),
     Column(
         "seconds",
         lambda row: None if row["seconds"] is None else f"{row['seconds']:.1f}",
@@ -77,6 +86,7 @@ def logs(
     screen: Screen,
     run: Annotated[str | None, Argument(help="A run, by the start of its id; the latest by default.")] = None,
     follow: Annotated[bool, Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    workspace: Workspace = None,
 ) -> None:
     """Print a run's log.
 
@@ -85,30 +95,47 @@ def logs(
     headrace logs -f 3f2a91c0
     """
     from headrace.cli.session import Session
+    from headrace.control.follow import follow as lines_of
+    from headrace.control.follow import so_far
 
     with Session(screen) as session:
-        id = _find(session, run)
+        actor = _enter(session, workspace)
+        id = _find(session, run, actor)
         runs = session.platform.runs
-        after = 0
-        lines: list[LogLine] = []
-        while True:
-            ended = runs.get(OPERATOR, id).status.ended  # looked at first, so that no last line is missed
-            while more := runs.logs(OPERATOR, id, after):
-                after = more[-1].line
-                if screen.format == "json":
-                    lines += more
-                else:
-                    for line in more:
-                        _print(screen, line)
-            if not follow or ended:
-                break
-            time.sleep(_LOOK)
+        lines = lines_of(runs, id, lambda: actor) if follow else so_far(runs, id, actor)
         if screen.format == "json":
             screen.document({"run": id, "lines": [_json(line) for line in lines]})
+            return
+        for line in lines:
+            _print(screen, line)
 
 
-def _find(session: Session, prefix: str | None) -> str:
-    runs = session.platform.runs.list(OPERATOR, limit=1000) if session.remembers else []
+def cancel(
+    screen: Screen,
+    run: Annotated[str, Argument(help="A run, by the start of its id.")],
+    workspace: Workspace = None,
+) -> None:
+    """End a run early: at its next checkpoint, or within half a minute, with nothing half committed.
+
+    \b
+    headrace cancel 3f2a91c0
+    """
+    from headrace.cli.session import Session
+
+    with Session(screen) as session:
+        actor = _enter(session, workspace)
+        asked = session.platform.runs.cancel(actor, _find(session, run, actor))
+    screen.rows("runs", [run_json(asked)], _RUN)
+
+
+def _enter(session: Session, workspace: str | None) -> Actor:
+    if workspace is None:
+        return OPERATOR
+    return session.platform.workspaces.enter(OPERATOR, workspace)
+
+
+def _find(session: Session, prefix: str | None, actor: Actor) -> str:
+    runs = session.platform.runs.list(actor, limit=1000) if session.remembers else []
     found = [run.id for run in runs if run.id.startswith(prefix or "")]
     if not found:
         raise NotFoundError(

@@ -61,7 +61,7 @@ def _kernels() -> Finding:
     from headrace import native
 
     if why := native.missing():
-        remedy = "Reads from PostgreSQL are slower. Install a C compiler, then headrace again."
+        remedy = "PostgreSQL, csv and json lines go slower. Install a C compiler, then headrace again."
         return "compiled kernels", "missing", why, remedy
     return "compiled kernels", "ok", native.PATH.name, None
 

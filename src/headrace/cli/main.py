@@ -46,7 +46,14 @@ SET_UP = "Set up"
 for panel, functions in {
     MOVE: (run.run, plan.plan),
     SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
-    LOOK: (history.status, history.logs, positions.state, positions.rejects, positions.rewind),
+    LOOK: (
+        history.status,
+        history.logs,
+        history.cancel,
+        positions.state,
+        positions.rejects,
+        positions.rewind,
+    ),
     "Look after tables": (maintenance.maintain,),
     "Run as a service": (serve.serve, serve.worker),
     "This machine": (machine.doctor, machine.completion),

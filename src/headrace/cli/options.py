@@ -11,6 +11,9 @@ from typer import Option
 FILE = "headrace.yaml"
 """The project file, where no other one is named."""
 
+FOLDER = Path(".headrace")
+"""The folder for state, where no other one is named."""
+
 EVERYWHERE = "Options of every command"
 
 

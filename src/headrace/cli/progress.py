@@ -236,6 +236,8 @@ def run_json(run: Run, tracks: Mapping[str, Track] | None = None) -> dict[str, A
         "run": run.id,
         "pipeline": run.pipeline,
         "status": run.status.value,
+        "cancelling": run.cancelling,
+        "trigger": run.trigger.value,
         "attempt": run.attempt,
         "queued_at": run.queued_at.isoformat(),
         "started_at": run.started_at.isoformat() if run.started_at else None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
+from headrace.cli.options import FOLDER
 from headrace.cli.screen import Screen
 
 Database = Annotated[
@@ -44,7 +45,6 @@ def serve(
 
     The first Ctrl-C or SIGTERM ends runs at their next checkpoint and hands them over, the second at once.
     """
-    from headrace.cli.session import FOLDER
     from headrace.server.service import Service
 
     service = Service(screen.common.data or FOLDER, _environ(database, workers))
@@ -58,7 +58,6 @@ def worker(screen: Screen, database: Database = None, workers: Workers = None) -
     headrace worker --data /var/lib/headrace
     HEADRACE_STORE=postgresql://me@db/headrace headrace worker --workers 8
     """
-    from headrace.cli.session import FOLDER
     from headrace.server.service import Service
 
     return Service(screen.common.data or FOLDER, _environ(database, workers)).work()

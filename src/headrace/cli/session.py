@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from headrace import catalog
 from headrace.cli.command import UsageError
-from headrace.cli.options import FILE
+from headrace.cli.options import FILE, FOLDER
 from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
-from headrace.control.access import OPERATOR
+from headrace.control.access import OPERATOR, Actor
 from headrace.control.endpoint import Endpoint, secrets
 from headrace.errors import NotFoundError
 from headrace.model.pipeline import Pipeline, TransformStep
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from headrace.cli.project import Project
     from headrace.control.platform import Platform
 
-FOLDER = Path(".headrace")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 
 
@@ -68,9 +67,9 @@ class Session(AbstractContextManager["Session"]):
         """Is there anything to look at? Spares a command that only looks from making the folder."""
         return self.folder.exists()
 
-    def remembered(self, name: str) -> Pipeline:
+    def remembered(self, name: str, actor: Actor = OPERATOR) -> Pipeline:
         """A pipeline of the project, or one that ran before, as our store has it. Raises NotFoundError."""
-        known = {pipeline.name: pipeline for pipeline in self.platform.pipelines.list(OPERATOR)}
+        known = {pipeline.name: pipeline for pipeline in self.platform.pipelines.list(actor)}
         if self.project and name in self.project.pipelines:
             name = self.project.pipeline_id(name)
         return known[pick(known, name, "pipeline")]

@@ -29,9 +29,16 @@ def follow(
     while True:
         who = actor()
         ended = runs.get(who, id).status.ended  # looked at first, so that no last line is missed
-        while lines := runs.logs(who, id, after):
-            yield from lines
-            after = lines[-1].line
+        for line in so_far(runs, id, who, after):
+            yield line
+            after = line.line
         if ended:
             return
         pause()
+
+
+def so_far(runs: Runs, id: str, actor: Actor, after: int = 0) -> Iterator[LogLine]:
+    """The lines after line `after` that there are now, page by page."""
+    while lines := runs.logs(actor, id, after):
+        yield from lines
+        after = lines[-1].line

@@ -69,6 +69,9 @@ class Watched:
     ) -> None:
         self._state.save(slice_key, position, tokens, committed)
 
+    def seen(self, stream: str, counts: Counts) -> None:
+        self._state.seen(stream, counts)
+
     def reject(self, rejects: Iterable[Reject]) -> None:
         self._state.reject(rejects)
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,9 @@ LEAVE = 20.0
 """Seconds that runs have to end at a checkpoint when the worker stops; then they are interrupted."""
 
 bugs = logging.getLogger("headrace.bugs")
+
+HUNG = 10.0
+"""Seconds for which a process may go on without renewing its lease, before it is taken for hung."""
 
 _LOOK = 0.5  # seconds between two looks at what is to do
 _START = timedelta(seconds=60)  # the first lease must last until the process has started
@@ -59,6 +62,7 @@ class Child:
     lease: Lease
     began: float = field(default_factory=time.monotonic)
     cancelled: float | None = None
+    silent: float | None = None
 
     def say(self, word: str) -> None:
         try:
@@ -127,7 +131,9 @@ class Worker:
             bugs.exception("a worker met a bug")
 
     def _take_up(self) -> None:
-        for waiting in self._store.queue.waiting(machine()):
+        found = self._store.queue.waiting(machine())
+        self._end_hung({w.pipeline for w in found if w.status is RunStatus.RUNNING and w.holder is None})
+        for waiting in found:
             if self._draining:
                 return
             if waiting.pipeline in self._children:
@@ -210,15 +216,16 @@ class Worker:
         store, code = self._store.within(child.workspace), child.process.returncode
         try:
             run = store.runs.get(child.run)
-            unfinished = not run.status.ended and store.leases.holds(child.lease)
-            if unfinished and run.cancelling:
+            if not store.leases.holds(child.lease):
+                self._log("info", "a run was taken over by another worker", run=child.run)
+                return
+            if not run.status.ended and run.cancelling:
                 run = store.runs.finish(run.id, RunStatus.CANCELLED, lease=child.lease)
-            elif unfinished and (code or run.status is RunStatus.RUNNING):
+            elif not run.status.ended and (code or run.status is RunStatus.RUNNING):
                 run = self._died(store, child, run)
             store.leases.release(child.lease)
         except (Fenced, NotFoundError):
-            self._log("info", "a run was taken over by another worker", run=child.run)
-            return
+            return  # taken over, or deleted, in this very moment
         if run.status.ended:
             self._deaths.pop(run.id, None)
             self._not_before.pop(run.id, None)
@@ -243,6 +250,15 @@ class Worker:
             return store.runs.finish(run.id, RunStatus.FAILED, ErrorReport.of(error), lease=lease)
         self._not_before[run.id] = time.monotonic() + delay(tuning, deaths).total_seconds()
         return run if run.status is RunStatus.QUEUED else store.runs.requeue(run.id, lease=lease)
+
+    def _end_hung(self, expired: Collection[str]) -> None:
+        """End the processes that let their lease run out: a driver may have stopped all their threads."""
+        now = time.monotonic()
+        for pipeline, child in self._children.items():
+            child.silent = (child.silent or now) if pipeline in expired else None
+            if child.silent is not None and now - child.silent >= HUNG:
+                self._log("warning", "a run's process is silent and is killed", run=child.run)
+                child.process.kill()
 
     def _cancel(self) -> None:
         """End the processes of runs that were cancelled and don't end by themselves."""

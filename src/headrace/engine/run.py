@@ -137,6 +137,7 @@ class _Attempt:
         if mark is None or mark.run != self.state.run:
             return
         self.board.settle(stream.id, "", mark.counts)
+        self.state.seen(stream.id, mark.counts)
         if mark.done:
             self.board.set(stream.id, StreamStatus.SUCCEEDED)
             self.state.drop_staged(stream.id)

@@ -52,6 +52,10 @@ class State(Protocol):
         """Remember a slice's checkpoint and a token for each of its streams, by stream id (see `Saved`);
         and what readers of each table see by now of this run, where it has published at all."""
 
+    def seen(self, stream: str, counts: Counts) -> None:
+        """Readers of the stream's table see so much of this run: an earlier attempt published it, and may
+        have died before it saved."""
+
     def reject(self, rejects: Iterable[Reject]) -> None:
         """Store dead letters; the same `stream` and `where` of this pipeline is stored once."""
 

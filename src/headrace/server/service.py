@@ -152,7 +152,11 @@ class _Web:
         self._listener = listener
 
     def run(self) -> None:
-        self._server.run([self._listener])
+        try:
+            self._server.run([self._listener])
+        finally:
+            if not self._server.should_exit:  # a server that nobody can call must not go on
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
         self._server.should_exit = True

@@ -152,6 +152,13 @@ class Attempt:
                     self._save_committed(transaction, known, committed)
             self._committed = known
 
+    def seen(self, stream: str, counts: Counts) -> None:
+        with self._flushing:
+            known = {**self._committed, stream: counts}
+            with self._write() as transaction:
+                self._save_committed(transaction, known, (stream,))
+            self._committed = known
+
     def reject(self, rejects: Iterable[Reject]) -> None:
         rows = [self._reject_row(reject) for reject in rejects]
         if not rows:
