@@ -159,15 +159,20 @@ def test_the_second_signal_waits_for_no_checkpoint(here: Site, target: Target) -
 def test_a_process_that_hangs_is_killed_and_its_run_tried_again(
     here: Site, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "HUNG", 0.0)
+    monkeypatch.setattr(worker, "HUNG", 1e9)
     hold = tmp_path / "hold"
     here.environ["HEADRACE_FAILPOINT"] = f"before_publish=hold:{hold}"
-    id = here.trigger(here.pipeline(target, tuning=SOON))
+    pipeline = here.pipeline(target, tuning=SOON)
+    id = here.trigger(pipeline)
     with work(here, lease=1):
         until(hold.exists, "the publish")
         del here.environ["HEADRACE_FAILPOINT"]
         (hung,) = children(os.getpid())
         os.kill(hung, signal.SIGSTOP)
+        until(lambda: here.store.leases.get(pipeline.id) is None, "the end of its lease")
+        monkeypatch.setattr(worker, "HUNG", 0.0)
+        until(lambda: hung not in children(os.getpid()), "its end")
+        monkeypatch.setattr(worker, "HUNG", 1e9)
         run = here.ended(id)
     assert run.status is RunStatus.SUCCEEDED
     assert run.attempt >= 2
@@ -184,9 +189,11 @@ def work(here: Site, lease: float = 30) -> Iterator[Worker]:
     working = Worker(here.store, place, 1, timedelta(seconds=lease), lambda level, event, **about: None)
     thread = threading.Thread(target=working.run)
     thread.start()
-    yield working
-    working.abort()
-    thread.join(HANGS)
+    try:
+        yield working
+    finally:
+        working.abort()
+        thread.join(HANGS)
     assert not thread.is_alive()
 
 
