@@ -62,7 +62,12 @@ def test_a_server_whose_disk_is_nearly_full_is_not_ready(here: Site) -> None:
         assert http.get("/health").status_code == 200
 
 
-def test_what_a_run_does_is_counted(here: Site, tmp_path: Path) -> None:
+def test_what_a_run_does_is_counted(store_url: str, tmp_path: Path) -> None:
+    with site(tmp_path, store_url) as here:
+        count_a_run(here, tmp_path)
+
+
+def count_a_run(here: Site, tmp_path: Path) -> None:
     with client(here.start("serve", "--port", "0", METRICS_TOKEN="canary-77")) as http:
         assert http.get("/metrics").status_code == 401
         bearer = {"Authorization": "Bearer canary-77"}

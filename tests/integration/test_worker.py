@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -60,14 +61,22 @@ def test_a_queued_run_is_taken_up_and_ends(on_both: Site, target: Target) -> Non
     until(lambda: here.store.leases.get(pipeline.id) is None, "the end of the lease")
 
 
-def test_of_two_triggers_one_is_refused(on_both: Site, target: Target) -> None:
+def test_of_two_triggers_at_once_one_is_refused(on_both: Site, target: Target) -> None:
     here = on_both
     pipeline = here.pipeline(target)
-    here.trigger(pipeline)
-    with pytest.raises(ConflictError) as raised:
-        here.trigger(pipeline)
-    assert raised.value.code == "store.run_unfinished"
-    assert len(here.platform.runs.list(OPERATOR, pipeline.id)) == 1
+    both = threading.Barrier(2)
+
+    def trigger() -> str:
+        both.wait(HANGS)
+        try:
+            return here.trigger(pipeline)
+        except ConflictError as error:
+            return error.code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = {answer.result() for answer in [pool.submit(trigger), pool.submit(trigger)]}
+    (run,) = here.platform.runs.list(OPERATOR, pipeline.id)
+    assert answers == {run.id, "store.run_unfinished"}
 
 
 def test_no_more_runs_than_were_asked_for_are_taken_up_at_a_time(here: Site, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -274,8 +274,7 @@ class Worker:
             if child.run not in asked:
                 continue
             if child.cancelled is None:
-                waited = (datetime.now(UTC) - asked[child.run]).total_seconds()
-                child.cancelled = now - min(max(waited, 0.0), KILL_AFTER)
+                child.cancelled = now
             if now - child.cancelled >= KILL_AFTER:
                 self._log("warning", "a cancelled run is killed", run=child.run)
                 child.process.kill()
