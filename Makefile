@@ -2,10 +2,11 @@
 
 BIN := .venv/bin
 READY := .venv/.ready
+SPARK := .spark/pyspark-4.1.4
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup serve demo check test bench docs
+.PHONY: help setup serve demo check test spark bench docs
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,11 +31,20 @@ check: $(READY) ## Format, lint, types, import rules, spelling, licences, genera
 test: check ## Everything of check, and the whole suite against real servers
 	$(BIN)/pytest -n 2
 
+spark: $(READY) $(SPARK) ## Let Spark read and write the tables of Headrace; fetches it (450 MB), needs Java 17
+	PYTHONPATH=$(CURDIR)/$(SPARK) $(BIN)/pytest tests/spark
+
 bench: $(READY) ## Measure speed beside other tools; PARTS="…" chooses parts, ROWS=300000 makes it a quick try
 	@$(BIN)/python -m benchmarks $(PARTS) $(if $(ROWS),--rows $(ROWS))
 
 docs: $(READY) ## Write docs/reference anew from the code
 	$(BIN)/python -m docs.generate
+
+# Beside .venv, and not in the lock file: nothing of Headrace needs Spark.
+$(SPARK): | $(READY)
+	@rm -rf $@.part
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $@.part pyspark==$(@:.spark/pyspark-%=%)
+	@mv $@.part $@
 
 # uv takes the files that the lock file names. Where only a mirror can be reached, pip asks the mirror
 # for them, and the lock file's hashes still decide.

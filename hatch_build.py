@@ -23,7 +23,7 @@ OFF = "HEADRACE_NO_KERNELS"
 
 
 class KernelsHook(BuildHookInterface[Any]):
-    """A package that can't compile them is built without; it then decodes by numpy."""
+    """A package that can't compile them is built without, and is slower."""
 
     PLUGIN_NAME = "custom"
 

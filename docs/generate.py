@@ -45,10 +45,11 @@ def connectors_page(specs: Iterable[ConnectorSpec]) -> Iterator[str]:
     yield "Settings go under `connections` in `headrace.yaml`; a secret is best given as `${NAME}`."
     yield (
         "*Stable*: the whole suite runs against a real server in every test run. *Beta*: against an "
-        "emulator. *Experimental*: not verified against a real server."
+        "emulator. *Experimental*: not verified against a real server. *Planned*: its settings are checked "
+        "and kept, and this version can't use it; these stand last."
     )
-    for spec in specs:
-        roles = " and ".join(r for r, there in (("source", spec.source), ("target", spec.target)) if there)
+    for spec in sorted(specs, key=lambda spec: spec.unavailable is not None):
+        roles = " and ".join(r for r, there in (("source", spec.reads), ("target", spec.writes)) if there)
         yield from (
             "",
             f"## {spec.name}",
@@ -59,9 +60,12 @@ def connectors_page(specs: Iterable[ConnectorSpec]) -> Iterator[str]:
             yield f"· one-line address: {', '.join(f'`{scheme}:…`' for scheme in spec.config.schemes)}"
         if spec.extra:
             yield f"· needs `pip install 'headrace[{spec.extra}]'`"
+        if spec.unavailable:
+            yield from ("", f"This version can't use it. {spec.unavailable}")
+        can = "Is to do" if spec.unavailable else "Can do"
         yield from (
             "",
-            f"Can do: {', '.join(c for c in type(next(iter(spec.capabilities))) if c in spec.capabilities)}.",
+            f"{can}: {', '.join(c for c in type(next(iter(spec.capabilities))) if c in spec.capabilities)}.",
         )
         yield from ("", *settings_table(spec.config))
     yield ""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from headrace.store import MasterKeys, Store
+from servers.buckets import AzureServer, GcsServer
 from servers.postgres import PostgresServer
 from servers.s3 import S3Server
 
@@ -63,6 +64,20 @@ def s3_server() -> Iterator[S3Server]:
 def s3_bucket(s3_server: S3Server) -> str:
     """The name of an empty bucket of this test's own."""
     return s3_server.make_bucket(f"test-{next(_numbers)}")
+
+
+@pytest.fixture
+def gcs_server() -> Iterator[GcsServer]:
+    """A stand-in for Google Cloud Storage that holds one empty bucket."""
+    with GcsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def azure_server() -> Iterator[AzureServer]:
+    """A stand-in for Azure Blob Storage that holds one empty container."""
+    with AzureServer() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

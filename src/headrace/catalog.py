@@ -58,6 +58,8 @@ def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
     for spec in connectors().values():
         if scheme in spec.config.schemes:
             return spec, spec.config.from_url(url)
+    if (named := connectors().get(scheme)) and named.unavailable:
+        raise _not_yet(named)
     schemes = sorted(s for spec in connectors().values() for s in spec.config.schemes)
     near = difflib.get_close_matches(scheme, schemes, n=1)
     remedy = f"Did you mean {near[0]}:…?" if near else f"An address starts with one of: {', '.join(schemes)}."
@@ -66,7 +68,23 @@ def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
 
 def source(name: str, settings: Mapping[str, Any]) -> Source[Any]:
     """A source, its settings validated; connects to nothing yet."""
+    spec = readable(name)
+    loaded: Source[Any] = _load(spec, str(spec.source))(spec.config.parse(settings))
+    return loaded
+
+
+def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
+    """A target, its settings validated; connects to nothing yet."""
+    spec = writable(name)
+    loaded: Target[Any] = _load(spec, str(spec.target))(spec.config.parse(settings))
+    return loaded
+
+
+def readable(name: str) -> ConnectorSpec:
+    """The connector of that name, if it can be read from. Raises NotFoundError and ConfigError."""
     spec = connector(name)
+    if spec.unavailable and spec.reads:
+        raise _not_yet(spec)
     if spec.source is None:
         raise ConfigError(
             "catalog.not_a_source",
@@ -74,13 +92,14 @@ def source(name: str, settings: Mapping[str, Any]) -> Source[Any]:
             field="connector",
             remedy=f"Sources are: {', '.join(n for n, s in connectors().items() if s.source)}.",
         )
-    loaded: Source[Any] = _load(spec, spec.source)(spec.config.parse(settings))
-    return loaded
+    return spec
 
 
-def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
-    """A target, its settings validated; connects to nothing yet."""
+def writable(name: str) -> ConnectorSpec:
+    """The connector of that name, if it can be written to. Raises NotFoundError and ConfigError."""
     spec = connector(name)
+    if spec.unavailable and spec.writes:
+        raise _not_yet(spec)
     if spec.target is None:
         raise ConfigError(
             "catalog.not_a_target",
@@ -88,8 +107,18 @@ def target(name: str, settings: Mapping[str, Any]) -> Target[Any]:
             field="connector",
             remedy=f"Targets are: {', '.join(n for n, s in connectors().items() if s.target)}.",
         )
-    loaded: Target[Any] = _load(spec, spec.target)(spec.config.parse(settings))
-    return loaded
+    return spec
+
+
+def _not_yet(spec: ConnectorSpec) -> ConfigError:
+    usable = [name for name, other in connectors().items() if not other.unavailable]
+    lack = (spec.unavailable or "").rstrip(".")
+    return ConfigError(
+        "catalog.not_yet",
+        f"this version of Headrace can't use {spec.title} yet: {lack[:1].lower()}{lack[1:]}",
+        field="connector",
+        remedy=f"Use a connector that is there: {', '.join(usable)}.",
+    )
 
 
 def transform(name: str, settings: Mapping[str, Any]) -> Transform:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pytest
 
 from headrace.connector import ReadMode
+from servers.buckets import BUCKET, AzureServer, GcsServer
+from servers.s3 import S3Server
 from tests.crash.conftest import settings_of
 from tests.crash.tables import Target, read_table
 from tests.waiting import held_up
@@ -102,6 +104,61 @@ def files_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
     )
 
 
+def in_a_bucket(
+    put: Callable[[str, bytes], None], settings: Mapping[str, Any], place: str, secrets: tuple[str, ...]
+) -> SourceHome:
+    """A bucket with three files of a stream and one that is none of it."""
+    numbers = list(range(300))
+
+    def write(name: str, values: Sequence[int]) -> None:
+        put(name, "\n".join(["n,name", *(f"{n},name {n}" for n in values)]).encode())
+
+    for part in range(3):
+        write(f"in/part-{part}.csv", numbers[part * 100 : part * 100 + 100])
+    write("out/part-9.csv", [9])
+
+    def add() -> None:
+        more = list(range(300, 350))
+        write("in/part-3.csv", more)
+        numbers.extend(more)
+
+    return SourceHome(
+        settings={**settings, "prefix": "in", "globs": ["part-*.csv"]},
+        stream="part",
+        rows=lambda: [{"n": n, "name": f"name {n}"} for n in numbers],
+        add=add,
+        modes=(ReadMode.FULL, ReadMode.INCREMENTAL),
+        broken={**settings, place: "no-such-bucket"},
+        secrets=secrets,
+    )
+
+
+def s3_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
+    server: S3Server = request.getfixturevalue("s3_server")
+    bucket: str = request.getfixturevalue("s3_bucket")
+
+    def put(key: str, data: bytes) -> None:
+        server.client.put_object(Bucket=bucket, Key=key, Body=data)
+
+    return in_a_bucket(put, {"bucket": bucket, **server.access()}, "bucket", (server.secret_key,))
+
+
+def gcs_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
+    server: GcsServer = request.getfixturevalue("gcs_server")
+    return in_a_bucket(server.put, {"bucket": BUCKET, "endpoint": server.url}, "bucket", ())
+
+
+def azure_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
+    server: AzureServer = request.getfixturevalue("azure_server")
+    settings = {
+        "account": "tests",
+        "container": BUCKET,
+        "endpoint": server.url,
+        "sas_token": server.sas_token,
+    }
+    return in_a_bucket(server.put, settings, "container", (server.SIGNATURE,))
+
+
 def postgres_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
     url: str = request.getfixturevalue("postgres_url")
     settings = settings_of("postgres", url)
@@ -143,9 +200,12 @@ def postgres_source(request: pytest.FixtureRequest, folder: Path) -> SourceHome:
 
 
 SOURCES: Mapping[str, Callable[[pytest.FixtureRequest, Path], SourceHome]] = {
+    "azure-blob-storage": azure_source,
     "files": files_source,
+    "gcs": gcs_source,
     "generator": generator_source,
     "postgres": postgres_source,
+    "s3": s3_source,
 }
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import pytest
 
 from headrace import catalog
-from headrace.connector import Capability
+from headrace.connector import Maturity
 from headrace.errors import NotFoundError
 from tests.conformance.conftest import KINDS, WAIVERS
-
-READS = {Capability.FULL, Capability.INCREMENTAL, Capability.CHANGES}
-WRITES = {Capability.APPEND, Capability.UPSERT, Capability.REPLACE}
 
 
 @pytest.mark.parametrize("name", catalog.connectors())
 def test_an_entry_is_complete_and_agrees_with_itself(name: str) -> None:
     spec = catalog.connector(name)
     assert spec.name == name and spec.title and spec.version
-    assert bool(spec.source) == bool(spec.capabilities & READS)
-    assert bool(spec.target) == bool(spec.capabilities & WRITES)
-    assert spec.source or spec.target
+    usable = spec.unavailable is None
+    assert usable == (spec.maturity is not Maturity.PLANNED)
+    assert bool(spec.source) == (spec.reads and usable)
+    assert bool(spec.target) == (spec.writes and usable)
+    assert spec.reads or spec.writes
     for info in spec.config.model_fields.values():
         assert info.description and info.description.endswith(".")
 

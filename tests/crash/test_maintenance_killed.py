@@ -1,4 +1,4 @@
-"""Maintenance of an Iceberg lake is killed at every step: no row is lost, none comes back."""
+"""Maintenance is killed at every step: no row is lost, none comes back."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from headrace.connector import Change, Maintenance, WriteMode
-from tests.crash.iceberg_steps import die_before
-from tests.crash.worker import KILLED, _fork
+from headrace.errors import StageLost
+from tests.crash.steps import LOCAL, die_before
+from tests.crash.worker import KILLED, ended, fork
+from tests.integration import parquet_folder as parquet
 from tests.integration.iceberg_lake import Lake, stream
 
 ORDERS = stream()
@@ -58,12 +60,12 @@ def test_maintenance_of_iceberg_killed_at_any_step_leaves_the_rows_as_they_were(
     for last in itertools.count(1):
         shutil.rmtree(lake)
         shutil.copytree(tmp_path / "kept", lake)
-        process = _fork.Process(target=maintain, args=(lake, STEPS[step], last))
+        process = fork.Process(target=maintain, args=(lake, STEPS[step], last))
         process.start()
-        process.join(60)
-        assert process.exitcode in (0, KILLED)
+        code = ended(process)
+        assert code in (0, KILLED)
         assert contents(lake) == expected
-        if process.exitcode == 0:
+        if code == 0:
             break
         again = Lake(lake)
         again._sequence = 9
@@ -76,3 +78,43 @@ def test_maintenance_of_iceberg_killed_at_any_step_leaves_the_rows_as_they_were(
         del after[3]
         assert contents(lake) == after
     assert last > 1, "nothing was done that could be killed"
+
+
+def clear(settings: dict[str, str], last: int) -> None:
+    """Clear the folder of orphans, in a process that ends right before its step number `last`."""
+    die_before(last, LOCAL)
+    to = parquet.target(settings)
+    assert [one.error for one in to.maintain(STEPS["orphans"]) if one.error] == []
+
+
+def test_orphans_of_parquet_tables_removed_and_killed_at_any_step_leave_the_rows_as_they_were(
+    tmp_path: Path,
+) -> None:
+    settings = {"url": str(tmp_path / "out")}
+    to = parquet.target(settings)
+    parquet.append(to, [1, 2], parquet.token(1))
+    lost = [parquet.stage(to, parquet.rows(n)) for n in (3, 4)]
+    shutil.copytree(tmp_path / "out", tmp_path / "kept")
+    for last in itertools.count(1):
+        shutil.rmtree(tmp_path / "out")
+        shutil.copytree(tmp_path / "kept", tmp_path / "out")
+        process = fork.Process(target=clear, args=(settings, last))
+        process.start()
+        code = ended(process)
+        assert code in (0, KILLED)
+        to = parquet.target(settings)
+        assert parquet.ids(to) == [1, 2]
+        if code == 0:
+            break
+        if last == 1:  # before the fence
+            to.publish(parquet.ORDERS, WriteMode.APPEND, [lost[0]], parquet.token(2))
+            assert parquet.ids(to) == [1, 2, 3]
+            continue
+        with pytest.raises(StageLost):
+            to.publish(parquet.ORDERS, WriteMode.APPEND, [lost[0]], parquet.token(2))
+        assert [one.error for one in to.maintain(STEPS["orphans"])] == [None]
+        assert len(parquet.data_keys(to)) == 1
+        parquet.append(to, [3], parquet.token(2))
+        assert parquet.ids(to) == [1, 2, 3]
+    assert last > 3
+    assert len(parquet.data_keys(to)) == 1

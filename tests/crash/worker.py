@@ -27,8 +27,8 @@ from tests.waiting import HANGS
 
 KILLED = -9
 
-_fork = multiprocessing.get_context("forkserver")
-_fork.set_forkserver_preload(
+fork = multiprocessing.get_context("forkserver")
+fork.set_forkserver_preload(
     ["tests.crash.worker", "pyiceberg.catalog.sql", "pyiceberg.io.pyarrow", "psycopg", "obstore"]
 )
 
@@ -122,18 +122,22 @@ def _main(case: Case) -> None:
 
 def start(case: Case) -> multiprocessing.process.BaseProcess:
     """The case in a process of its own, running."""
-    process = _fork.Process(target=_main, args=(case,))
+    process = fork.Process(target=_main, args=(case,))
     process.start()
     return process
 
 
-def run(case: Case) -> int:
-    """The case in a process of its own, to its end; -9 when it was killed."""
-    process = start(case)
+def ended(process: multiprocessing.process.BaseProcess) -> int:
+    """Its exit code, once it has ended; -9 when it was killed."""
     process.join(HANGS)
     if process.is_alive():
         process.kill()
-        raise AssertionError("the run hangs")
+        raise AssertionError("the process hangs")
     code = process.exitcode
     assert code is not None
     return code
+
+
+def run(case: Case) -> int:
+    """The case in a process of its own, to its end."""
+    return ended(start(case))

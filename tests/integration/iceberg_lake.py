@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.table import Table
+from pyiceberg.table import CommitTableResponse, Table
 
 from headrace.connector import Batch, Change, Reject, Slice, Staged, Stream, Token, WriteMode
 from headrace.connectors.iceberg.catalog import identifier, open_catalog
@@ -93,3 +93,32 @@ class Lake:
 
 def rows(table: pa.Table) -> list[dict[str, Any]]:
     return sorted(table.to_pylist(), key=repr)
+
+
+class Interfered(SqlCatalog):
+    """A real catalogue in which something happens before or after one commit to a table."""
+
+    before: Callable[[], None] | None = None
+    after: Callable[[], None] | None = None
+
+    def commit_table(self, *args: Any, **kwargs: Any) -> CommitTableResponse:
+        before, self.before = self.before, None
+        if before:
+            before()
+        done = super().commit_table(*args, **kwargs)
+        after, self.after = self.after, None
+        if after:
+            after()
+        return done
+
+
+def interfere(
+    lake: Lake, before: Callable[[], None] | None = None, after: Callable[[], None] | None = None
+) -> Interfered:
+    with_properties = open_catalog(lake.config)
+    catalog = Interfered(with_properties.name, **with_properties.properties)
+    with_properties.close()
+    catalog.before, catalog.after = before, after
+    lake.target.close()
+    lake.target._opened = catalog
+    return catalog

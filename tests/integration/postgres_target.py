@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
@@ -89,3 +89,19 @@ def leftovers(url: str) -> list[str]:
         row[0]
         for row in query(url, "SELECT relname FROM pg_class WHERE relname LIKE '\\_headrace\\_stage\\_%'")
     ]
+
+
+def kept(
+    session: psycopg.Connection[Any], form: str, pieces: Iterator[Any], types: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """What a table of these types shows as text after a COPY."""
+    names = [f"c{n}" for n in range(len(types))]
+    declared = ", ".join(f"{name} {type}" for name, type in zip(names, types, strict=True))
+    with session.transaction(force_rollback=True):
+        session.execute(sql.SQL("CREATE TEMP TABLE kept (n serial, {})").format(sql.SQL(declared)))
+        copy = sql.SQL("COPY kept ({}) FROM STDIN (FORMAT {})")
+        with session.cursor().copy(copy.format(sql.SQL(", ".join(names)), sql.SQL(form))) as into:
+            for piece in pieces:
+                into.write(piece)
+        shown = ", ".join(f"{name}::text" for name in names)
+        return session.execute(sql.SQL(f"SELECT {shown} FROM kept ORDER BY n")).fetchall()

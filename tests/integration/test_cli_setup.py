@@ -68,6 +68,30 @@ def test_connectors_shows_the_settings_of_one(cli: Cli) -> None:
     assert cli("connectors", "postgers").code == 5
 
 
+def test_a_planned_connector_is_shown_as_that_and_nothing_is_done_with_it(cli: Cli, tmp_path: Path) -> None:
+    specs = cli("connectors", "--json").document["connectors"]
+    planned = [spec["name"] for spec in specs if spec["maturity"] == "planned"]
+    assert planned == [spec["name"] for spec in specs][-len(planned) :]
+    assert {spec["name"] for spec in specs if spec["unavailable"]} == set(planned) > {"mysql"}
+    assert "can't be used" in cli("connectors", "mysql").err
+    (tmp_path / "headrace.yaml").write_text(
+        "connections:\n"
+        "  shop: {connector: mysql, host: h, database: d, username: u, password: canary}\n"
+        "  out: {url: parquet:./out}\n"
+        "pipelines:\n"
+        "  p: {from: shop, to: out}\n"
+        "  q: {from: out, to: out}\n"
+    )
+    errors = cli("validate", "--json").document["errors"]
+    assert [e["code"] for e in errors] == ["catalog.not_yet", "catalog.not_a_source"]
+    assert [f"headrace.yaml:{line}: " in e["message"] for e, line in zip(errors, (5, 6), strict=True)] == [
+        True
+    ] * 2
+    for command in (("check", "shop"), ("discover", "shop"), ("plan", "p"), ("run", "p")):
+        done = cli(*command)
+        assert done.code == 3 and "catalog.not_yet" in done.err and "canary" not in done.err + done.out
+
+
 def test_discover_shows_columns_keys_sizes_and_cursors(cli: Cli, postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE a (id int PRIMARY KEY, at timestamptz NOT NULL, note text)")
@@ -113,7 +137,8 @@ def test_doctor_looks_at_this_machine(cli: Cli) -> None:
         "store",
         "clock",
     } <= set(checks)
-    assert {c["result"] for c in checks.values()} <= {"ok", "low"}
+    assert {c["result"] for c in checks.values()} <= {"ok", "low", "planned"}
+    assert checks["connector mysql"]["result"] == "planned"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -18,8 +18,7 @@ from pyiceberg.table import Table
 from headrace.connector import Change, Maintenance, WriteMode
 from headrace.connectors.iceberg import keys, live
 from tests.integration.iceberg_foreign import delete_files, delete_position
-from tests.integration.iceberg_lake import Lake, stream
-from tests.integration.test_iceberg_commit import interfere
+from tests.integration.iceberg_lake import Lake, interfere, stream
 
 APPEND, UPSERT = WriteMode.APPEND, WriteMode.UPSERT
 INS, UPD, DEL = Change.INSERT, Change.UPDATE, Change.DELETE

@@ -15,8 +15,7 @@ import pytest
 from headrace.connector import Maintained, Maintenance, Staged, WriteMode
 from headrace.connectors.iceberg import history
 from headrace.errors import ConfigError, HeadraceError, StageLost, TransientError
-from tests.integration.iceberg_lake import SLICE, Lake, stream
-from tests.integration.test_iceberg_commit import interfere
+from tests.integration.iceberg_lake import SLICE, Lake, interfere, stream
 
 APPEND, UPSERT = WriteMode.APPEND, WriteMode.UPSERT
 ORDERS = stream()

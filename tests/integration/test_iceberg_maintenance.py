@@ -22,8 +22,7 @@ from headrace.errors import StageLost
 from servers.s3 import S3Server
 from tests.cli import in_process
 from tests.integration.iceberg_foreign import delete_files
-from tests.integration.iceberg_lake import Lake, stream
-from tests.integration.test_iceberg_commit import interfere
+from tests.integration.iceberg_lake import Lake, interfere, stream
 
 APPEND, REPLACE, UPSERT = WriteMode.APPEND, WriteMode.REPLACE, WriteMode.UPSERT
 UPD, DEL = Change.UPDATE, Change.DELETE
@@ -386,5 +385,5 @@ def test_the_command_maintains_and_says_what_it_did(
     assert notes(lake) == expected
     done = cli(*command, "--table", "public.ordrs")
     assert (done.code, "public.orders" in done.err) == (5, True)
-    assert cli("maintain", "parquet:x").code == 3
+    assert cli("maintain", "files:x.csv").code == 3
     lake.target.close()

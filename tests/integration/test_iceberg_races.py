@@ -15,9 +15,8 @@ from headrace.connector import Change, Maintenance, WriteMode
 from headrace.errors import ConfigError, StageLost
 from servers.s3 import S3Server
 from tests.integration.iceberg_foreign import delete_equal, delete_files, delete_position
-from tests.integration.iceberg_lake import Lake, stream
+from tests.integration.iceberg_lake import Lake, interfere, stream
 from tests.integration.iceberg_sound import check_sound
-from tests.integration.test_iceberg_commit import interfere
 
 APPEND, REPLACE, UPSERT = WriteMode.APPEND, WriteMode.REPLACE, WriteMode.UPSERT
 UPD, DEL = Change.UPDATE, Change.DELETE

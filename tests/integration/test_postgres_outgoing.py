@@ -15,7 +15,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from psycopg import sql
 
 from headrace import native
 from headrace.connector import Stream
@@ -27,6 +26,7 @@ from tests.integration.postgres_target import (
     APPEND,
     UPSERT,
     batch,
+    kept,
     load,
     orders,
     query,
@@ -231,22 +231,6 @@ def session(postgres_server: PostgresServer) -> Iterator[psycopg.Connection[Any]
         opened.execute("CREATE TYPE mood AS ENUM ('sad', 'so \"so\"')")
         opened.execute("CREATE DOMAIN short AS varchar(5) CHECK (VALUE <> 'no')")
         yield opened
-
-
-def kept(
-    session: psycopg.Connection[Any], form: str, pieces: Iterator[Any], types: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    """What a table of these types shows as text after a COPY."""
-    names = [f"c{n}" for n in range(len(types))]
-    declared = ", ".join(f"{name} {type}" for name, type in zip(names, types, strict=True))
-    with session.transaction(force_rollback=True):
-        session.execute(sql.SQL("CREATE TEMP TABLE kept (n serial, {})").format(sql.SQL(declared)))
-        copy = sql.SQL("COPY kept ({}) FROM STDIN (FORMAT {})")
-        with session.cursor().copy(copy.format(sql.SQL(", ".join(names)), sql.SQL(form))) as into:
-            for piece in pieces:
-                into.write(piece)
-        shown = ", ".join(f"{name}::text" for name in names)
-        return session.execute(sql.SQL(f"SELECT {shown} FROM kept ORDER BY n")).fetchall()
 
 
 @settings(max_examples=100, deadline=None)

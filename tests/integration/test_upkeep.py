@@ -20,7 +20,7 @@ from headrace.model.pipeline import Compact, Upkeep
 from headrace.model.run import RunStatus
 from headrace.store import Store
 from tests.crash.conftest import settings_of
-from tests.crash.truth import LOG, STREAM, assert_holds, latest
+from tests.crash.truth import LOG, STREAM, assert_holds, latest, log_rows
 from tests.crash.worker import Case, run_here
 from tests.integration.store_samples import start_run
 
@@ -140,13 +140,28 @@ def test_beside_a_run_tables_are_looked_after_between_its_publishes(
     assert_holds(case.target, latest())
 
 
-def test_a_policy_for_a_target_without_maintenance_is_spoken_of(tmp_path: Path) -> None:
-    target = ("parquet", settings_of("parquet", f"parquet:{tmp_path / 'out'}"))
+def test_a_policy_for_a_target_without_maintenance_is_spoken_of(tmp_path: Path, postgres_url: str) -> None:
+    target = ("postgres", settings_of("postgres", postgres_url))
     case = replace(
         case_in(tmp_path, orphan_days=3.0), folder=tmp_path / "more", target=target, write=WriteMode.APPEND
     )
     assert run_here(case) == 0
     assert any("none of the maintenance" in message for level, message in lines(case) if level == "warning")
+
+
+def test_a_policy_removes_the_orphans_of_a_parquet_table(tmp_path: Path) -> None:
+    target = ("parquet", settings_of("parquet", f"parquet:{tmp_path / 'out'}"))
+    case = replace(
+        case_in(tmp_path, orphan_days=1e-9), folder=tmp_path / "more", target=target, write=WriteMode.APPEND
+    )
+    lost = tmp_path / f"out/{STREAM}/data/{'0' * 32}.parquet"
+    lost.parent.mkdir(parents=True)
+    lost.write_bytes(b"of a run that was killed")
+    assert run_here(case) == 0
+    assert ("info", f"orphans of {STREAM}: files_removed 1, bytes_removed 24") in lines(case)
+    assert not lost.exists()
+    assert run_here(case) == 0
+    assert_holds(target, log_rows())
 
 
 def test_how_worn_a_table_is_needs_no_file_of_it(

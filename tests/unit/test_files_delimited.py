@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.connector.files import delimited
+from headrace.connector.files import delimited, records
 from headrace.connector.files.options import CsvOptions
 from headrace.connector.files.part import RowError
 from headrace.connector.files.values import union
@@ -58,7 +58,7 @@ def test_lines_are_right_after_line_breaks_in_quotes_and_blank_lines() -> None:
 
 
 def test_lines_are_right_in_later_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delimited, "_BLOCK", 1000)
+    monkeypatch.setattr(records, "BLOCK", 1000)
     lines = ["id,note"]
     for i in range(3000):
         lines += [f'{i},"two\nlines"'] if i % 7 == 0 else [f"bad{i},x"] if i % 501 == 100 else [f"{i},x"]
@@ -120,14 +120,14 @@ def test_any_text_is_accounted_for_in_small_blocks_as_in_one(data: str) -> None:
     schema = pa.schema([("x", pa.string()), ("y", pa.string())])
     options = {"header": True, "delimiter": ","}
     whole = load(raw, schema, **options)
-    splitter = delimited._Splitter.__init__
+    splitter = delimited.Splitter.__init__
 
     def small(self: Any, *args: Any, **kwargs: Any) -> None:
         splitter(self, *args, **{**kwargs, "first": 7})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "_BLOCK", 5)
-        patch.setattr(delimited._Splitter, "__init__", small)
+        patch.setattr(records, "BLOCK", 5)
+        patch.setattr(records.Splitter, "__init__", small)
         if "\r" not in data:  # a file of bare returns is known by its first piece
             assert load(raw, schema, **options) == whole
 
@@ -239,11 +239,16 @@ def test_a_bomb_of_one_endless_line_stops_in_bounded_memory(start: bytes) -> Non
     assert peak < 300 << 20
 
 
+def test_a_byte_order_mark_within_a_file_is_text() -> None:
+    rows, errors = load(b"\xef\xbb\xbfa\n\xef\xbb\xbf\n\xef\xbb\xbf1\n", pa.schema([("a", pa.string())]))
+    assert ([r["a"] for r in rows], errors) == (["\ufeff", "\ufeff1"], [])
+
+
 def test_an_open_quote_in_a_large_file_is_given_up_and_reading_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(delimited.text, "LINE_LIMIT", 10_000)
-    monkeypatch.setattr(delimited, "_BLOCK", 1000)
+    monkeypatch.setattr(records.text, "LINE_LIMIT", 10_000)
+    monkeypatch.setattr(records, "BLOCK", 1000)
     data = b'a,b\n0,"open\n' + b"".join(b"%d,x\n" % i for i in range(1, 5000))
     rows, errors = load(data, pa.schema([("a", pa.int64())]))
     assert [r["a"] for r in rows] == list(range(1, 5000))

@@ -17,7 +17,9 @@ def test_an_upload_is_seen_only_once_finished(tmp_path: Path) -> None:
     upload = store.create("a/b.bin")
     upload.write(b"half")
     assert list(store.list()) == []
+    assert [Path(o.key).parent.name for o in store.unfinished()] == ["a"]
     upload.finish()
+    assert list(store.unfinished()) == []
     assert store.read("a/b.bin") == b"half"
     with pytest.raises(ValueError, match="stop"), store.create("a/c.bin") as broken:
         broken.write(b"half")
@@ -150,6 +152,15 @@ def test_every_store_opens_without_a_connection() -> None:
         ("s3://bucket/path", {"s3": {"region": "eu-west-1"}}),
     ]:
         assert open_storage(url, StorageConfig.parse(settings)).url == url.rstrip("/")
+
+
+def test_a_service_accounts_key_names_no_address() -> None:
+    """What is dialled is the endpoint, which was checked, or Google's own."""
+    from headrace.connector.files.remote import RemoteStorage
+
+    store = open_storage("gs://bucket", StorageConfig.parse({}))
+    assert isinstance(store, RemoteStorage)
+    assert store._store.config["base_url"] == "https://storage.googleapis.com"
 
 
 def test_urls_are_split_and_credentials_in_them_refused() -> None:

@@ -64,6 +64,14 @@ def test_what_does_not_fit_is_marked_and_the_rest_converted() -> None:
     assert values.why_not("1.555", DECIMAL2) == ("OUT_OF_RANGE", "'1.555' is no decimal(38, 2)")
 
 
+@pytest.mark.parametrize("places", [4, 38])
+def test_a_number_with_too_many_digits_before_the_point_does_not_wrap_around(places: int) -> None:
+    texts = ["922827758974900322988898351380351556.5", "-922827758974900322988898351380351556", "0.5", ".25"]
+    array, bad = values.convert(pa.array(texts), pa.decimal128(38, places))
+    assert array.to_pylist() == [None, None, Decimal("0.5"), Decimal("0.25")]
+    assert bad.to_pylist() == [True, True, False, False]
+
+
 @given(st.lists(st.one_of(st.none(), st.text("0123456789+-.eE naift:TZ", max_size=12)), min_size=1))
 def test_no_digit_is_ever_lost(texts: list[str | None]) -> None:
     """Whatever numeric type is found, each value is exactly the number that the text spells."""

@@ -22,7 +22,8 @@ def connectors(
     from headrace import catalog
 
     if name is None:
-        screen.rows("connectors", [_spec(spec) for spec in catalog.connectors().values()], _CONNECTORS)
+        specs = sorted(catalog.connectors().values(), key=lambda spec: spec.unavailable is not None)
+        screen.rows("connectors", [_spec(spec) for spec in specs], _CONNECTORS)
         return
     spec = catalog.connector(name)
     settings = _settings(spec.config)
@@ -30,6 +31,8 @@ def connectors(
         screen.document({"connector": {**_spec(spec), "settings": settings}})
         return
     screen.rows("settings", settings, _SETTINGS)
+    if spec.unavailable:
+        screen.say(f"{spec.title} can't be used by this version yet. {spec.unavailable}")
     if spec.config.schemes:
         screen.say(f"address: {spec.config.schemes[0]}:…")
 
@@ -46,6 +49,7 @@ def _spec(spec: Any) -> dict[str, Any]:
         "capabilities": sorted(c.value for c in spec.capabilities),
         "schemes": list(spec.config.schemes),
         "extra": spec.extra,
+        "unavailable": spec.unavailable,
     }
 
 

@@ -61,7 +61,7 @@ def _kernels() -> Finding:
     from headrace import native
 
     if why := native.missing():
-        remedy = "Reads from PostgreSQL are slower. Install a C compiler, then headrace again."
+        remedy = "PostgreSQL, csv and json lines go slower. Install a C compiler, then headrace again."
         return "compiled kernels", "missing", why, remedy
     return "compiled kernels", "ok", native.PATH.name, None
 
@@ -70,6 +70,9 @@ def _drivers() -> Iterator[Finding]:
     from headrace import catalog
 
     for name, spec in catalog.connectors().items():
+        if spec.unavailable:
+            yield f"connector {name}", "planned", spec.unavailable, None
+            continue
         missing = None
         for where in filter(None, (spec.source, spec.target)):
             try:
@@ -117,7 +120,7 @@ def _clock() -> Finding:
     return "clock", "ok", now, None
 
 
-_RESULTS = {"ok": "green", "failed": "bold red", "missing": "yellow", "low": "yellow"}
+_RESULTS = {"ok": "green", "failed": "bold red", "missing": "yellow", "low": "yellow", "planned": "dim"}
 _CHECKS = (
     Column("check", "check"),
     Column("", "result", style=lambda row: _RESULTS[row["result"]]),

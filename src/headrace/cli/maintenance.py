@@ -56,6 +56,7 @@ def maintain(
 
     \b
     headrace maintain iceberg:./lake --dry-run
+    headrace maintain parquet:./out --orphan-days 7
     headrace maintain lake --table public.orders --expire-days 30
     """
     from headrace.cli.session import Session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,16 @@ class Project:
         except HeadraceError as error:
             yield error
             return
+        for side, connection, find in (
+            ("from", entry.source, catalog.readable),
+            ("to", entry.target, catalog.writable),
+        ):
+            with contextlib.suppress(NotFoundError, ConfigError):  # told with the connections
+                connector = self.connection(connection).connector
+                try:
+                    find(connector)
+                except ConfigError as error:
+                    yield self._at((*path, side), error)
         for number, step in enumerate(entry.transforms):
             try:
                 catalog.transform(step.name, step.settings)

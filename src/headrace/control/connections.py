@@ -27,10 +27,11 @@ R = TypeVar("R")
 DEFAULT_TARGET = "default_target"
 _TRIES = 5
 
-_WHERE_TO = frozenset(
+WHERE_TO = frozenset(
     {
-        "account", "base_url", "bootstrap_servers", "brokers", "catalog", "database", "endpoint", "host",
-        "port", "proxy", "server", "service_name", "token_url", "uri", "url", "user", "username", "warehouse",
+        "account", "base_url", "bootstrap_servers", "brokers", "catalog", "connection_string", "database",
+        "endpoint", "host", "hosts", "instance_url", "login_url", "port", "proxy", "server", "service_name",
+        "sid", "subdomain", "token_url", "uri", "url", "user", "username", "warehouse",
     }
 )  # fmt: skip
 """Settings that decide who gets to see a secret."""
@@ -292,7 +293,7 @@ def _kept(
     marked = {path for path in config.secret_fields() if new.get(path) == HIDDEN}
     moved = [
         path for path in sorted({*new, *flat(known.settings)})
-        if path.rpartition(".")[2] in _WHERE_TO and new.get(path) != stored.get(path)
+        if path.rpartition(".")[2] in WHERE_TO and path not in marked and new.get(path) != stored.get(path)
     ]  # fmt: skip
     for path in sorted(marked):
         if path not in known.secrets:

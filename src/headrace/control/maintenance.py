@@ -25,5 +25,5 @@ def _nothing(endpoint: Endpoint) -> ConfigError:
         "control.no_maintenance",
         f"{endpoint.spec.title} has no tables that Headrace maintains",
         field="connection",
-        remedy="Name a connection of a table format, as Iceberg.",
+        remedy="Name a connection of Iceberg or Parquet tables.",
     )

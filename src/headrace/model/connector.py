@@ -21,12 +21,17 @@ class Capability(StrEnum):
     UNCHANGED = "unchanged"  # target: keeps the old value of a cell marked unchanged
 
 
+_READS = {Capability.FULL, Capability.INCREMENTAL, Capability.CHANGES}
+_WRITES = {Capability.APPEND, Capability.UPSERT, Capability.REPLACE}
+
+
 class Maturity(StrEnum):
     """How far a connector is proved."""
 
     STABLE = "stable"  # the whole suite runs against a real server in every test run
     BETA = "beta"  # the suite runs against an emulator
     EXPERIMENTAL = "experimental"  # not verified against a real server
+    PLANNED = "planned"  # described, and can't be used by this version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,8 @@ class ConnectorSpec:
 
     `config` is a subclass of `headrace.connector.Config` (typed loosely, since the model stands below
     it). `source` and `target` are `module:Class` strings, imported on first use. `extra` names the
-    optional dependency that brings the driver; None means the default install has it.
+    optional dependency that brings the driver; None means the default install has it. `unavailable` is
+    the sentence that says what a planned connector still lacks; it has neither source nor target.
     """
 
     name: str
@@ -49,3 +55,14 @@ class ConnectorSpec:
     category: str = "database"
     icon: str = ""
     extra: str | None = None
+    unavailable: str | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether it is a source, or is to become one."""
+        return not self.capabilities.isdisjoint(_READS)
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is a target, or is to become one."""
+        return not self.capabilities.isdisjoint(_WRITES)

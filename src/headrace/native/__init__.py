@@ -7,7 +7,7 @@ import functools
 import sys
 from pathlib import Path
 
-ABI = 2
+ABI = 3
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 PATH = Path(__file__).with_name(f"kernels{SUFFIX}")
 

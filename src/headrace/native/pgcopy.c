@@ -6,7 +6,7 @@
 
 #include "pgformat.h"
 
-enum { ABI = 2 };
+enum { ABI = 3 };
 
 enum kind {
     BOOL, INT2, INT4, INT8, OID, FLOAT4, FLOAT8, NUMERIC,

@@ -32,6 +32,14 @@ class LocalStorage(Storage):
         self._inside(self._folder, folder)
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Object]:
+        for file in self._all(prefix, deep):
+            if not _is_temporary(file.key):
+                yield file
+
+    def unfinished(self, prefix: str = "") -> Iterator[Object]:
+        return (file for file in self._all(prefix, True) if _is_temporary(file.key))
+
+    def _all(self, prefix: str, deep: bool) -> Iterator[Object]:
         with _translated(self.url):
             if not self._folder.is_dir():
                 raise FileNotFoundError(errno.ENOENT, "no such folder")
@@ -43,11 +51,11 @@ class LocalStorage(Storage):
         with _translated(key or self.url):
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         for entry in entries:
-            if entry.name.startswith(_TEMPORARY):
-                continue
             name = f"{key}/{entry.name}" if key else entry.name
             try:
                 if entry.is_dir():
+                    if _is_temporary(name):
+                        continue
                     real = os.path.realpath(entry)
                     if deep and real not in above:  # a link to a folder above would never end
                         self._inside(Path(real), name)
@@ -215,6 +223,10 @@ class _LocalUpload(Upload):
                 file.close()
             self._temporary.unlink(missing_ok=True)
         super().close()
+
+
+def _is_temporary(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(_TEMPORARY)
 
 
 def _object(key: str, stat: os.stat_result) -> Object:

@@ -59,6 +59,18 @@ class CsvOptions(Config):
         return value
 
 
+class FileFormat(CsvOptions):
+    """How the files are written."""
+
+    type: Format | None = setting(
+        "Format of the files; the default is told by each file's name.", default=None
+    )
+
+    @property
+    def csv(self) -> CsvOptions:
+        return CsvOptions.parse(self.model_dump(exclude={"type"}))
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to read files; without `format` each file's name tells."""

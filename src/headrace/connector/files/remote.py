@@ -61,7 +61,7 @@ class RemoteStorage(Storage):
                 "storage.settings",
                 f"the settings for {self.url} can't be used",
                 field=self._settings,
-                remedy=f"Check the form of the keys under {self._settings}.",
+                remedy="Check the form of the keys.",
             ) from None
 
     def list(self, prefix: str = "", *, deep: bool = True) -> Iterator[Object]:
@@ -141,7 +141,7 @@ class RemoteStorage(Storage):
                 "storage.denied",
                 f"{where} refused our credentials{said}",
                 field=section,
-                remedy=f"Check the credentials under {section}, and their rights to list, read and write.",
+                remedy="Check the credentials, and their rights to list, read and write.",
             )
         if isinstance(error, FileNotFoundError) or status == 404:
             return NotFoundError(
@@ -155,13 +155,13 @@ class RemoteStorage(Storage):
                 "storage.refused",
                 f"{where} can't be used as configured{said}",
                 field=section,
-                remedy=f"Check region, endpoint and path_style under {section}.",
+                remedy="Check region, endpoint and path_style.",
             )
         return TransientError(
             "storage.unreachable",
             f"{where} does not answer{said}",
             field=section,
-            remedy=f"Check the network, and the endpoint under {section}.",
+            remedy="Check the network and the endpoint.",
         )
 
 
@@ -245,6 +245,8 @@ class _RemoteUpload(Upload):
 def _object(meta: Any) -> Object:
     modified = meta["last_modified"]
     etag = meta["e_tag"] or f"{meta['size']:x}-{modified.timestamp():.0f}"
+    if meta["e_tag"] and not etag.endswith('"'):
+        etag = f'"{etag}"'  # Azure lists without quotes what it wants to have with them
     return Object(meta["path"], meta["size"], modified, etag)
 
 
@@ -301,8 +303,8 @@ def _s3(bucket: str, prefix: str, access: S3Access) -> Any:
 
 def _gcs(bucket: str, prefix: str, access: GcsAccess) -> Any:
     options: dict[str, Any] = {"skip_signature": False}
-    if access.endpoint:
-        options["base_url"] = access.endpoint
+    # given in any case: else a key that names an address of its own would be dialled unchecked
+    options["base_url"] = access.endpoint or "https://storage.googleapis.com"
     if access.service_account_key is not None:
         options["service_account_key"] = access.service_account_key.get_secret_value()
     elif not access.ambient_credentials:

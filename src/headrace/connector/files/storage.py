@@ -128,6 +128,13 @@ class Storage(ABC):
         base folder is not there; an empty or missing `prefix` yields nothing.
         """
 
+    def unfinished(self, prefix: str = "") -> Iterator[Object]:
+        """Uploads under the folder `prefix` that `list` hides: under way, or left by a process that died.
+
+        None in object stores, which keep them out of sight until a rule of theirs does away with them.
+        """
+        return iter(())
+
     @abstractmethod
     def stat(self, key: str) -> Object:
         """The file as it is now. Raises NotFoundError."""

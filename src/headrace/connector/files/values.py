@@ -264,7 +264,8 @@ def _integer(texts: pa.Array, type: pa.DataType) -> pa.Array:
 
 def _decimal(texts: pa.Array, type: pa.DataType) -> pa.Array:
     values = texts.cast(type)
-    _require(texts, _DECIMAL)
+    whole = type.precision - type.scale  # with more digits than that, the cast may wrap around
+    _require(texts, _DECIMAL.replace("[1-9][0-9]*", f"[1-9][0-9]{{0,{whole - 1}}}" if whole else "0"))
     return values
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
-from headrace.connector import setting
+from headrace.connector import Config, setting
 from headrace.connector.files import SCHEMES, StorageConfig, split_url
 from headrace.connector.files.options import CsvOptions, Format
-from headrace.connector.files.storage import SECTIONS
+from headrace.connector.files.storage import SECTIONS, WILD
 from headrace.errors import ConfigError
 
 _IN_ADDRESS = ("region", "endpoint", "path_style", "account", "ambient_credentials")
@@ -25,7 +26,33 @@ _SECRETS = (
 _QUERY = re.compile(r"\w+=[^&]*(&\w+=[^&]*)*")
 
 
-class FilesConfig(StorageConfig):
+class Reading(Config):
+    """How files are read, wherever they are."""
+
+    types: dict[str, str] = setting(
+        "Types of columns by name, in place of those found: boolean, integer, decimal(p, s), double, date, "
+        "timestamp, timestamp_tz, time or string.",
+        default={},
+        examples=[{"amount": "decimal(38, 4)", "code": "string"}],
+    )
+    include_metadata: bool = setting(
+        "Add the columns _file and _modified: each row's file and when that was last changed.", default=False
+    )
+    settle_seconds: float = setting(
+        "Leave out files changed within so many seconds before the run, as they may still be being written.",
+        default=0,
+        ge=0,
+    )
+    sample_bytes: int = setting(
+        "How much text to look at for the types of columns, over all files of a stream. A later value that "
+        "does not fit its column is rejected with its reason.",
+        default=16 << 20,
+        ge=1024,
+        advanced=True,
+    )
+
+
+class FilesConfig(Reading, StorageConfig):
     """`url` alone is one stream; `streams` makes several of the files under it."""
 
     schemes: ClassVar[tuple[str, ...]] = SCHEMES
@@ -48,27 +75,6 @@ class FilesConfig(StorageConfig):
         "Format of the files; the default is told by each file's name.", default=None
     )
     csv: CsvOptions = setting("How csv and tsv files are written.", default=CsvOptions())
-    types: dict[str, str] = setting(
-        "Types of columns by name, in place of those found: boolean, integer, decimal(p, s), double, date, "
-        "timestamp, timestamp_tz, time or string.",
-        default={},
-        examples=[{"amount": "decimal(38, 4)", "code": "string"}],
-    )
-    include_metadata: bool = setting(
-        "Add the columns _file and _modified: each row's file and when that was last changed.", default=False
-    )
-    settle_seconds: float = setting(
-        "Leave out files changed within so many seconds before the run, as they may still be being written.",
-        default=0,
-        ge=0,
-    )
-    sample_bytes: int = setting(
-        "How much text to look at for the types of columns, over all files of a stream. A later value that "
-        "does not fit its column is rejected with its reason.",
-        default=16 << 20,
-        ge=1024,
-        advanced=True,
-    )
 
     @classmethod
     def from_url(cls, url: str) -> dict[str, Any]:
@@ -100,3 +106,15 @@ class FilesConfig(StorageConfig):
                     else f"Known here are: format, stream, {', '.join(_IN_ADDRESS)}.",
                 )
         return settings | ({section: access} if access else {})
+
+
+def stream_name(folder: str, pattern: str) -> str:
+    """`orders` for `orders-*.csv.gz`, and the folder's name for `*.csv`."""
+    last = re.sub(r"\[([*?\[])\]", r"\1", pattern.rpartition("/")[2]).partition(".")[0]
+    if stem := re.sub(r"\[[^]]*\]|[*?]", "", last).strip("-_ "):
+        return stem
+    _, bucket, path = split_url(folder)
+    if not bucket:
+        path = str(Path(path).expanduser().resolve())
+    parts = [part for part in f"{path}/{pattern}".split("/")[:-1] if part and not WILD.search(part)]
+    return parts[-1] if parts else bucket or "files"

@@ -10,7 +10,7 @@ from pathlib import Path
 from headrace.connector.files import Object, Storage, open_storage, split_url
 from headrace.connector.files.formats import format_of
 from headrace.connector.files.storage import WILD
-from headrace.connectors.files.config import FilesConfig
+from headrace.connectors.files.config import FilesConfig, stream_name
 from headrace.errors import ConfigError, NotFoundError
 
 _ANY = "**/*"
@@ -56,7 +56,7 @@ def places(config: FilesConfig) -> list[Place]:
         storage = open_storage(config.url, config)
         return [Place(name, storage, _checked(pattern)) for name, pattern in config.streams.items()]
     folder, pattern = _split(config)
-    name = config.stream or _name(folder, pattern)
+    name = config.stream or stream_name(folder, pattern)
     return [Place(name, open_storage(folder, config), pattern, pattern == _ANY and config.format is None)]
 
 
@@ -66,7 +66,7 @@ def _checked(pattern: str) -> str:
             "files.pattern_outside",
             f"the pattern {pattern!r} leads out of the folder",
             field="streams",
-            remedy="Write patterns relative to the folder in url.",
+            remedy="Write patterns relative to the folder.",
         )
     return pattern.removeprefix("./")
 
@@ -86,15 +86,3 @@ def _split(config: FilesConfig) -> tuple[str, str]:
     if is_folder:
         return head + path, _ANY
     return head + (folder or slash or "." * (not bucket)), re.sub(r"([*?\[])", r"[\1]", file)
-
-
-def _name(folder: str, pattern: str) -> str:
-    """`orders` for `orders-*.csv.gz`, and the folder's name for `*.csv`."""
-    last = re.sub(r"\[([*?\[])\]", r"\1", pattern.rpartition("/")[2]).partition(".")[0]
-    if stem := re.sub(r"\[[^]]*\]|[*?]", "", last).strip("-_ "):
-        return stem
-    _, bucket, path = split_url(folder)
-    if not bucket:
-        path = str(Path(path).expanduser().resolve())
-    parts = [part for part in f"{path}/{pattern}".split("/")[:-1] if part and not WILD.search(part)]
-    return parts[-1] if parts else bucket or "files"

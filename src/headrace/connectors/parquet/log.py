@@ -26,6 +26,7 @@ from headrace.errors import DataError, HeadraceError, NotFoundError, OutcomeUnkn
 FORMAT = 1
 _SHORT = 200  # as many files may be listed in every manifest
 _FULL_EVERY = 50  # manifests; a longer list is written whole only this often
+_TOKEN = ("pipeline", "epoch", "sequence", "position")
 _NAME = re.compile(r"_commits/(\d{20})\.json$")
 
 
@@ -46,11 +47,12 @@ class Manifest:
     `live` is the whole table after this commit, or None where that would be long; it is then the `live`
     of the manifest with the number `base`, and the `files` of those after it. `tokens` holds every
     pipeline's last token. `retired` names the files of replaced content, with the time at which they
-    were replaced; they are deleted some time after that.
+    were replaced; they are deleted some time after that. What was staged before `cleared`, in seconds since
+    1970, may not be published after this commit. One without a token is a fence, and no pipeline's publish.
     """
 
     number: int
-    token: Token
+    token: Token | None
     mode: str
     files: tuple[File, ...]
     replaces: bool
@@ -59,12 +61,13 @@ class Manifest:
     schema: pa.Schema
     tokens: Mapping[str, Token]
     retired: Mapping[str, datetime]
+    cleared: float = 0.0
 
     def to_bytes(self) -> bytes:
         data = {
             "format": FORMAT,
             "number": self.number,
-            **self.token.to_json(),
+            **(self.token.to_json() if self.token else {}),
             "mode": self.mode,
             "replaces": self.replaces,
             "files": [asdict(file) for file in self.files],
@@ -74,6 +77,7 @@ class Manifest:
             "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
             "tokens": {pipeline: token.to_json() for pipeline, token in self.tokens.items()},
             "retired": {path: at.isoformat() for path, at in self.retired.items()},
+            "cleared": self.cleared,
         }
         return json.dumps(data, ensure_ascii=False, indent=1).encode()
 
@@ -86,7 +90,7 @@ class Manifest:
             live = data["live"]
             return cls(
                 number=data["number"],
-                token=Token(**{name: data[name] for name in ("pipeline", "epoch", "sequence", "position")}),
+                token=Token(**{name: data[name] for name in _TOKEN}) if "pipeline" in data else None,
                 mode=data["mode"],
                 files=tuple(File(**file) for file in data["files"]),
                 replaces=data["replaces"],
@@ -95,6 +99,7 @@ class Manifest:
                 schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(data["schema"]))),
                 tokens={pipeline: Token(**token) for pipeline, token in data["tokens"].items()},
                 retired={path: datetime.fromisoformat(at) for path, at in data["retired"].items()},
+                cleared=data.get("cleared", 0.0),
             )
         except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise DataError(
@@ -106,13 +111,14 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """What a publish adds to the log."""
+    """What a publish, or a fence, adds to the log."""
 
-    token: Token
+    token: Token | None
     mode: str
-    files: tuple[File, ...]
-    replaces: bool
     schema: pa.Schema
+    files: tuple[File, ...] = ()
+    replaces: bool = False
+    cleared: float = 0.0
 
 
 class Log:
@@ -120,7 +126,7 @@ class Log:
 
     def __init__(self, storage: Storage, folder: str):
         self._storage = storage
-        self._folder = folder
+        self.folder = folder
         self._newest: Manifest | None = None
 
     def newest(self) -> Manifest | None:
@@ -174,16 +180,29 @@ class Log:
             live=live,
             base=last.base if last and live is None else number,
             schema=commit.schema,
-            tokens={**(last.tokens if last else {}), commit.token.pipeline: commit.token},
+            tokens={
+                **(last.tokens if last else {}),
+                **({commit.token.pipeline: commit.token} if commit.token else {}),
+            },
             retired={path: at for path, at in retired.items() if path not in expired},
+            cleared=max(commit.cleared, last.cleared if last else 0.0),
         )
         if not self._create(manifest):
             return False
         self._newest = manifest
         for path in expired:
             with contextlib.suppress(HeadraceError):  # the commit stands; the file is only in nobody's way
-                self._storage.delete([f"{self._folder}/{path}"])
+                self._storage.delete([f"{self.folder}/{path}"])
         return True
+
+    def fence(self, until: float, keep: timedelta) -> Manifest:
+        """Let nothing be published, from now on, that was staged before `until`; gives the newest commit."""
+        while True:
+            last = self.newest()
+            if last and last.cleared >= until:
+                return last
+            schema = last.schema if last else pa.schema([])
+            self.add(last, Commit(token=None, mode="fence", schema=schema, cleared=until), keep)
 
     def _live_after(self, last: Manifest | None, commit: Commit) -> tuple[File, ...] | None:
         if last is None or commit.replaces:
@@ -210,7 +229,7 @@ class Log:
     def _last_number(self) -> int:
         try:
             names = [
-                _NAME.search(file.key) for file in self._storage.list(f"{self._folder}/_commits", deep=False)
+                _NAME.search(file.key) for file in self._storage.list(f"{self.folder}/_commits", deep=False)
             ]
         except NotFoundError:
             if "://" in self._storage.url:  # a missing bucket is an error, a missing local folder is made
@@ -226,4 +245,4 @@ class Log:
             return None
 
     def _key(self, number: int) -> str:
-        return f"{self._folder}/_commits/{number:020}.json"
+        return f"{self.folder}/_commits/{number:020}.json"

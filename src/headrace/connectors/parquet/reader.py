@@ -24,7 +24,7 @@ def read_table(storage: Storage, stream: Stream) -> pa.Table:
     folder = folder_of(stream)
     log = Log(storage, folder)
     newest = log.newest()
-    if newest is None:
+    if newest is None or not newest.schema.names:
         raise NotFoundError(
             "parquet.no_table",
             f"there is no table {stream.id} in {storage.url}",

@@ -5,19 +5,31 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from headrace.connector import Slice, Staged, Stream, Target, Token, WriteMode, Writer
+from headrace.connector import (
+    Maintained,
+    Maintenance,
+    Slice,
+    Staged,
+    Stream,
+    Target,
+    Token,
+    Wear,
+    WriteMode,
+    Writer,
+)
 from headrace.connector.files import open_storage
 from headrace.connectors.parquet import ParquetConfig
-from headrace.connectors.parquet.log import Commit, File, Log
+from headrace.connectors.parquet.log import Commit, File, Log, Manifest
+from headrace.connectors.parquet.maintain import maintain
 from headrace.connectors.parquet.types import grown, image
 from headrace.connectors.parquet.writer import SliceWriter
-from headrace.errors import ConfigError, TransientError
+from headrace.errors import ConfigError, StageLost, TransientError
 
 _TRIES = 30  # commits of others that may come in between
 _LONGEST_NAME = 255  # bytes, of a file system's names
@@ -51,7 +63,7 @@ class ParquetTarget(Target[ParquetConfig]):
 
     def describe(self, stream: Stream) -> pa.Schema | None:
         newest = self._log(stream).newest()
-        return newest.schema if newest else None
+        return newest.schema if newest and newest.schema.names else None  # a fence may be all there is
 
     def prepare(self, stream: Stream, mode: WriteMode) -> None:
         """Only looks: a new table or column appears with the first publish that has it."""
@@ -75,11 +87,11 @@ class ParquetTarget(Target[ParquetConfig]):
         truncated = max((at for at, one in enumerate(staged) if one.truncates), default=0)
         files = tuple(File(**file) for one in staged[truncated:] for file in one.detail["files"])
         images = [Stream.from_json({**_NAMELESS, "schema": one.detail["schema"]}).schema for one in staged]
-        keep = timedelta(hours=self.config.keep_replaced_hours)
         for turn in range(_TRIES):
             last = log.newest()
             if not token.supersedes(last.tokens.get(token.pipeline) if last else None):
                 return
+            _check_staged(stream, staged, last)
             commit = Commit(
                 token=token,
                 mode=mode.value,
@@ -87,7 +99,7 @@ class ParquetTarget(Target[ParquetConfig]):
                 replaces=mode is WriteMode.REPLACE or any(one.truncates for one in staged),
                 schema=grown(last.schema if last else None, [*images, image(stream.schema)]),
             )
-            if log.add(last, commit, keep):
+            if log.add(last, commit, self._keep):
                 return
             time.sleep(random.uniform(0, 0.02 * (turn + 1)))
         raise TransientError(
@@ -104,12 +116,32 @@ class ParquetTarget(Target[ParquetConfig]):
         folder = folder_of(stream)
         self.storage.delete(f"{folder}/{file['path']}" for one in staged for file in one.detail["files"])
 
+    def wear(self, stream: Stream) -> Wear | None:
+        return None if self.describe(stream) is None else Wear(table=stream.id)
+
+    def maintain(self, wanted: Maintenance) -> Iterator[Maintained]:
+        """Remove orphans. Nothing is compacted, and old rows go with the publish that replaces them."""
+        return maintain(self.storage, wanted, self._keep)
+
+    @property
+    def _keep(self) -> timedelta:
+        return timedelta(hours=self.config.keep_replaced_hours)
+
     def _log(self, stream: Stream) -> Log:
         folder = folder_of(stream)
         return self._logs.setdefault(folder, Log(self.storage, folder))
 
 
 _NAMELESS = Stream(name="", schema=pa.schema([])).to_json()
+
+
+def _check_staged(stream: Stream, staged: Sequence[Staged], last: Manifest | None) -> None:
+    if last and any(one.detail["at"] < last.cleared for one in staged):
+        raise StageLost(
+            "parquet.stage_cleared",
+            f"rows staged for {stream.id} waited so long that they may have been cleared away",
+            remedy="Nothing to do: the rows are read again. Let orphans grow older than the longest load.",
+        )
 
 
 def folder_of(stream: Stream) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -39,6 +40,7 @@ class SliceWriter(Writer):
         self._rows = 0
         self._truncates = False
         self._staged = False
+        self._since = time.time()  # no staged file is older
 
     def write(self, batch: Batch) -> Sequence[Reject]:
         if batch.changes is not None and pc.any(pc.not_equal(batch.changes, Change.INSERT)).as_py():
@@ -94,6 +96,7 @@ class SliceWriter(Writer):
             bytes=sum(file.bytes for file in self._files),
             truncates=self._truncates,
             detail={
+                "at": self._since,
                 "files": [asdict(file) for file in self._files],
                 "schema": Stream(name="", schema=self._table).to_json()["schema"],
             },

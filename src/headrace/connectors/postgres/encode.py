@@ -85,10 +85,8 @@ def to_json(array: pa.Array) -> pa.Array:
     array = plain(array)
     if kind.is_struct(array.type):
         fields = [
-            pc.binary_join_element_wise(
-                json.dumps(field.name) + ":", pc.fill_null(to_json(array.field(i)), "null"), ""
-            )
-            for i, field in enumerate(array.type)
+            pc.binary_join_element_wise(json.dumps(field.name) + ":", pc.fill_null(to_json(part), "null"), "")
+            for field, part in zip(array.type, array.flatten(), strict=True)  # null where the struct is
         ]
         inner = pc.binary_join_element_wise(*fields, ",") if fields else pa.array([""] * len(array))
         return pc.if_else(array.is_valid(), _wrap("{", inner, "}"), pa.scalar(None, pa.string()))

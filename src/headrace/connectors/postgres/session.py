@@ -13,7 +13,8 @@ import psycopg
 from psycopg import pq
 
 from headrace.connector import egress
-from headrace.connectors.postgres.config import PostgresConfig, Tls
+from headrace.connector.network import Tls
+from headrace.connectors.postgres.config import PostgresConfig
 from headrace.errors import (
     AuthError,
     ConfigError,

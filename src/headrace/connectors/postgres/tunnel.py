@@ -12,7 +12,7 @@ from types import TracebackType
 import paramiko
 
 from headrace.connector import egress
-from headrace.connectors.postgres.config import Ssh
+from headrace.connector.network import Ssh
 from headrace.errors import AuthError, ConfigError, TransientError
 
 _RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")

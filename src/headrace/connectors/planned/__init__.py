@@ -1,0 +1,1 @@
+"""Connectors that are described before they exist: settings can be checked and kept, nothing is opened."""
