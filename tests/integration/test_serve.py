@@ -21,7 +21,7 @@ from headrace.server.service import Service, is_loopback
 from tests.cli import Process, process
 from tests.crash.truth import LOAD, STREAM
 from tests.integration.people import WORD
-from tests.integration.site import Site, site
+from tests.integration.site import LONG, Site, kill, site
 from tests.waiting import until
 
 
@@ -153,10 +153,10 @@ def test_the_log_can_not_be_forged() -> None:
 
 
 def test_a_run_is_followed_and_cancelled_by_the_command_line(here: Site, tmp_path: Path) -> None:
-    slow = {**LOAD, "delay": 0.5}
-    id = here.trigger(here.pipeline(("parquet", {"url": str(tmp_path / "lake")}), slow))
+    id = here.trigger(here.pipeline(("parquet", {"url": str(tmp_path / "lake")}), LONG))
     here.start("serve", "--port", "0")
     following = Process("logs", "-f", id[:8], "-o", "ndjson", folder=tmp_path, **here.environ)
+    here.undo.callback(kill, following)
     following.wait_for("attempt 1 of run")
     until(lambda: any(s.counts.read for s in here.run(id).streams), "the first rows")
     asked = process("cancel", id[:8], "--json", folder=tmp_path, **here.environ)

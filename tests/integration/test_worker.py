@@ -25,7 +25,7 @@ from headrace.errors import ConflictError
 from headrace.model.pipeline import Pipeline
 from headrace.model.run import Run, RunStatus
 from tests.crash.truth import LOAD, assert_holds, loaded
-from tests.integration.site import Site, Target, children, site
+from tests.integration.site import LONG, Site, Target, children, site
 from tests.waiting import HANGS, until
 
 STUCK = {**LOAD, "rows": 100_000, "slices": 1, "batch_rows": 10, "delay": 0.5}
@@ -139,7 +139,7 @@ def test_a_source_that_says_nothing_ends_the_attempt_and_is_tried_again(here: Si
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_runs_over(here: Site, target: Target) -> None:
-    pipeline = here.pipeline(target, {**LOAD, "delay": 0.3})
+    pipeline = here.pipeline(target, LONG)
     id = here.trigger(pipeline)
     leaving = here.start("worker")
     until(lambda: any(s.counts.read for s in here.run(id).streams), "the first rows")
@@ -148,6 +148,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_runs_over(here: Site, target: T
     run = here.run(id)
     assert (run.status, run.cancelling) == (RunStatus.QUEUED, False)
     assert here.store.leases.get(pipeline.id) is None
+    here.hurry(pipeline)
     here.start("worker")
     assert here.ended(id).status is RunStatus.SUCCEEDED
     assert_holds(target, loaded())
@@ -173,14 +174,14 @@ def test_a_process_that_hangs_is_killed_and_its_run_tried_again(
     here.environ["HEADRACE_FAILPOINT"] = f"before_publish=hold:{hold}"
     pipeline = here.pipeline(target, tuning=SOON)
     id = here.trigger(pipeline)
-    with work(here, lease=1):
+    with work(here, lease=1) as processes:
         until(hold.exists, "the publish")
         del here.environ["HEADRACE_FAILPOINT"]
-        (hung,) = children(os.getpid())
+        (hung,) = processes
         os.kill(hung, signal.SIGSTOP)
         until(lambda: here.store.leases.get(pipeline.id) is None, "the end of its lease")
         monkeypatch.setattr(worker, "HUNG", 0.0)
-        until(lambda: hung not in children(os.getpid()), "its end")
+        until(lambda: not Path(f"/proc/{hung}").exists(), "its end")
         monkeypatch.setattr(worker, "HUNG", 1e9)
         run = here.ended(id)
     assert run.status is RunStatus.SUCCEEDED
@@ -192,14 +193,20 @@ def test_a_process_that_hangs_is_killed_and_its_run_tried_again(
 
 
 @contextmanager
-def work(here: Site, lease: float = 30) -> Iterator[Worker]:
-    """A worker in this process; its runs are in processes of their own."""
+def work(here: Site, lease: float = 30) -> Iterator[list[int]]:
+    """A worker in this process; gives the processes of its runs, the first one first."""
+    processes: list[int] = []
+
+    def log(level: str, event: str, /, **about: Any) -> None:
+        if "process" in about:
+            processes.append(about["process"])
+
     place = Place(folder=here.folder / "data", environ=here.environ)
-    working = Worker(here.store, place, 1, timedelta(seconds=lease), lambda level, event, **about: None)
+    working = Worker(here.store, place, 1, timedelta(seconds=lease), log)
     thread = threading.Thread(target=working.run)
     thread.start()
     try:
-        yield working
+        yield processes
     finally:
         working.abort()
         thread.join(HANGS)
@@ -217,13 +224,14 @@ def test_what_waits_is_cancelled_at_once(here: Site, target: Target) -> None:
 
 
 def test_what_runs_is_cancelled_at_the_next_checkpoint(here: Site, target: Target) -> None:
-    pipeline = here.pipeline(target, {**LOAD, "delay": 0.3})
+    pipeline = here.pipeline(target, LONG)
     id = here.trigger(pipeline)
     with work(here):
         until(lambda: any(s.counts.read for s in here.run(id).streams), "the first rows")
         assert here.platform.runs.cancel(OPERATOR, id).cancelling
         run = here.ended(id)
         assert (run.status, run.attempt, run.error) == (RunStatus.CANCELLED, 1, None)
+        here.hurry(pipeline)
         again = here.trigger(pipeline)
         assert here.ended(again).status is RunStatus.SUCCEEDED
     assert_holds(target, loaded())
