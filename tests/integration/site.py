@@ -19,6 +19,9 @@ from tests.cli import Process
 from tests.crash.truth import LOAD, STREAM
 from tests.waiting import until
 
+LONG = {**LOAD, "slices": 100, "batch_rows": 6, "delay": 1.0}
+"""A load that nobody waits for, with a checkpoint every second."""
+
 Settings = Mapping[str, Any]
 Target = tuple[str, Settings]
 
@@ -72,6 +75,11 @@ class Site:
                 **more,
             ),
         )
+
+    def hurry(self, pipeline: Pipeline) -> None:
+        """Let a long load go on without delay."""
+        settings = {**LONG, "delay": 0.0}
+        self.platform.connections.update(OPERATOR, pipeline.source, {"settings": settings})
 
     def trigger(self, pipeline: Pipeline) -> str:
         return self.platform.runs.trigger(OPERATOR, pipeline.id).id

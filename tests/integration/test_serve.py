@@ -21,7 +21,7 @@ from headrace.server.service import Service, is_loopback
 from tests.cli import Process, process
 from tests.crash.truth import LOAD, STREAM
 from tests.integration.people import WORD
-from tests.integration.site import Site, site
+from tests.integration.site import LONG, Site, kill, site
 from tests.waiting import until
 
 
@@ -62,7 +62,12 @@ def test_a_server_whose_disk_is_nearly_full_is_not_ready(here: Site) -> None:
         assert http.get("/health").status_code == 200
 
 
-def test_what_a_run_does_is_counted(here: Site, tmp_path: Path) -> None:
+def test_what_a_run_does_is_counted(store_url: str, tmp_path: Path) -> None:
+    with site(tmp_path, store_url) as here:
+        count_a_run(here, tmp_path)
+
+
+def count_a_run(here: Site, tmp_path: Path) -> None:
     with client(here.start("serve", "--port", "0", METRICS_TOKEN="canary-77")) as http:
         assert http.get("/metrics").status_code == 401
         bearer = {"Authorization": "Bearer canary-77"}
@@ -148,10 +153,10 @@ def test_the_log_can_not_be_forged() -> None:
 
 
 def test_a_run_is_followed_and_cancelled_by_the_command_line(here: Site, tmp_path: Path) -> None:
-    slow = {**LOAD, "delay": 0.5}
-    id = here.trigger(here.pipeline(("parquet", {"url": str(tmp_path / "lake")}), slow))
+    id = here.trigger(here.pipeline(("parquet", {"url": str(tmp_path / "lake")}), LONG))
     here.start("serve", "--port", "0")
     following = Process("logs", "-f", id[:8], "-o", "ndjson", folder=tmp_path, **here.environ)
+    here.undo.callback(kill, following)
     following.wait_for("attempt 1 of run")
     until(lambda: any(s.counts.read for s in here.run(id).streams), "the first rows")
     asked = process("cancel", id[:8], "--json", folder=tmp_path, **here.environ)

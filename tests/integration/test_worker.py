@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,7 @@ from headrace.errors import ConflictError
 from headrace.model.pipeline import Pipeline
 from headrace.model.run import Run, RunStatus
 from tests.crash.truth import LOAD, assert_holds, loaded
-from tests.integration.site import Site, Target, children, site
+from tests.integration.site import LONG, Site, Target, children, site
 from tests.waiting import HANGS, until
 
 STUCK = {**LOAD, "rows": 100_000, "slices": 1, "batch_rows": 10, "delay": 0.5}
@@ -60,14 +61,22 @@ def test_a_queued_run_is_taken_up_and_ends(on_both: Site, target: Target) -> Non
     until(lambda: here.store.leases.get(pipeline.id) is None, "the end of the lease")
 
 
-def test_of_two_triggers_one_is_refused(on_both: Site, target: Target) -> None:
+def test_of_two_triggers_at_once_one_is_refused(on_both: Site, target: Target) -> None:
     here = on_both
     pipeline = here.pipeline(target)
-    here.trigger(pipeline)
-    with pytest.raises(ConflictError) as raised:
-        here.trigger(pipeline)
-    assert raised.value.code == "store.run_unfinished"
-    assert len(here.platform.runs.list(OPERATOR, pipeline.id)) == 1
+    both = threading.Barrier(2)
+
+    def trigger() -> str:
+        both.wait(HANGS)
+        try:
+            return here.trigger(pipeline)
+        except ConflictError as error:
+            return error.code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = {answer.result() for answer in [pool.submit(trigger), pool.submit(trigger)]}
+    (run,) = here.platform.runs.list(OPERATOR, pipeline.id)
+    assert answers == {run.id, "store.run_unfinished"}
 
 
 def test_no_more_runs_than_were_asked_for_are_taken_up_at_a_time(here: Site, tmp_path: Path) -> None:
@@ -130,7 +139,7 @@ def test_a_source_that_says_nothing_ends_the_attempt_and_is_tried_again(here: Si
 
 
 def test_a_worker_that_is_told_to_stop_hands_its_runs_over(here: Site, target: Target) -> None:
-    pipeline = here.pipeline(target, {**LOAD, "delay": 0.3})
+    pipeline = here.pipeline(target, LONG)
     id = here.trigger(pipeline)
     leaving = here.start("worker")
     until(lambda: any(s.counts.read for s in here.run(id).streams), "the first rows")
@@ -139,6 +148,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_runs_over(here: Site, target: T
     run = here.run(id)
     assert (run.status, run.cancelling) == (RunStatus.QUEUED, False)
     assert here.store.leases.get(pipeline.id) is None
+    here.hurry(pipeline)
     here.start("worker")
     assert here.ended(id).status is RunStatus.SUCCEEDED
     assert_holds(target, loaded())
@@ -159,15 +169,20 @@ def test_the_second_signal_waits_for_no_checkpoint(here: Site, target: Target) -
 def test_a_process_that_hangs_is_killed_and_its_run_tried_again(
     here: Site, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "HUNG", 0.0)
+    monkeypatch.setattr(worker, "HUNG", 1e9)
     hold = tmp_path / "hold"
     here.environ["HEADRACE_FAILPOINT"] = f"before_publish=hold:{hold}"
-    id = here.trigger(here.pipeline(target, tuning=SOON))
-    with work(here, lease=1):
+    pipeline = here.pipeline(target, tuning=SOON)
+    id = here.trigger(pipeline)
+    with work(here, lease=1) as processes:
         until(hold.exists, "the publish")
         del here.environ["HEADRACE_FAILPOINT"]
-        (hung,) = children(os.getpid())
+        (hung,) = processes
         os.kill(hung, signal.SIGSTOP)
+        until(lambda: here.store.leases.get(pipeline.id) is None, "the end of its lease")
+        monkeypatch.setattr(worker, "HUNG", 0.0)
+        until(lambda: not Path(f"/proc/{hung}").exists(), "its end")
+        monkeypatch.setattr(worker, "HUNG", 1e9)
         run = here.ended(id)
     assert run.status is RunStatus.SUCCEEDED
     assert run.attempt >= 2
@@ -178,15 +193,23 @@ def test_a_process_that_hangs_is_killed_and_its_run_tried_again(
 
 
 @contextmanager
-def work(here: Site, lease: float = 30) -> Iterator[Worker]:
-    """A worker in this process; its runs are in processes of their own."""
+def work(here: Site, lease: float = 30) -> Iterator[list[int]]:
+    """A worker in this process; gives the processes of its runs, the first one first."""
+    processes: list[int] = []
+
+    def log(level: str, event: str, /, **about: Any) -> None:
+        if "process" in about:
+            processes.append(about["process"])
+
     place = Place(folder=here.folder / "data", environ=here.environ)
-    working = Worker(here.store, place, 1, timedelta(seconds=lease), lambda level, event, **about: None)
+    working = Worker(here.store, place, 1, timedelta(seconds=lease), log)
     thread = threading.Thread(target=working.run)
     thread.start()
-    yield working
-    working.abort()
-    thread.join(HANGS)
+    try:
+        yield processes
+    finally:
+        working.abort()
+        thread.join(HANGS)
     assert not thread.is_alive()
 
 
@@ -201,13 +224,14 @@ def test_what_waits_is_cancelled_at_once(here: Site, target: Target) -> None:
 
 
 def test_what_runs_is_cancelled_at_the_next_checkpoint(here: Site, target: Target) -> None:
-    pipeline = here.pipeline(target, {**LOAD, "delay": 0.3})
+    pipeline = here.pipeline(target, LONG)
     id = here.trigger(pipeline)
     with work(here):
         until(lambda: any(s.counts.read for s in here.run(id).streams), "the first rows")
         assert here.platform.runs.cancel(OPERATOR, id).cancelling
         run = here.ended(id)
         assert (run.status, run.attempt, run.error) == (RunStatus.CANCELLED, 1, None)
+        here.hurry(pipeline)
         again = here.trigger(pipeline)
         assert here.ended(again).status is RunStatus.SUCCEEDED
     assert_holds(target, loaded())

@@ -82,6 +82,16 @@ def test_a_bug_in_the_publish_of_one_load_does_not_stop_the_others(bench: Bench)
     assert ids(bench.rows("places")) == [7]
 
 
+def test_a_run_that_gets_somewhere_is_tried_again_as_often_as_it_takes(bench: Bench) -> None:
+    script: list[Any] = []
+    for n in range(1, 6):
+        script += [batch(n), Checkpoint({"at": n}), once(TransientError("script.cut", "it was cut"))]
+    ends = bench.play([PEOPLE], script, [choose()], tuning={**RETRY, "commit_interval": timedelta()})
+    assert ends["people"].status is StreamStatus.SUCCEEDED
+    assert ids(bench.rows("people")) == [1, 2, 3, 4, 5]
+    assert bench.last.attempt == 6
+
+
 def test_a_store_that_goes_away_ends_the_other_slices_at_once(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,9 @@ class TuningEntry(Entry):
     )
     commit_rows: int | None = Field(None, ge=1, description="Rows after which a commit is made.")
     max_retries: int | None = Field(
-        None, ge=0, description="Attempts after the first, when a fault may pass."
+        None,
+        ge=0,
+        description="Attempts after the first, when a fault may pass; a commit starts the count anew.",
     )
     retry_backoff: Duration | None = Field(
         None, description="The wait before the second attempt; it doubles."

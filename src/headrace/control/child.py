@@ -33,7 +33,8 @@ from headrace.errors import ConflictError, Fenced, HeadraceError, TransientError
 from headrace.model.run import ErrorReport, Run, RunStatus
 from headrace.store import Lease, Store
 
-PREFIX = "HEADRACE_"
+NEEDED = ("HEADRACE_STORE", "HEADRACE_MASTER_KEY")
+"""The variables that tell how to open the store."""
 LEFT = 9
 """How the process ends when the pipeline is somebody else's by now."""
 AWAY = 6
@@ -43,7 +44,7 @@ _LAST = 5.0  # seconds to give the run back, once the worker is gone
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """What the process must know. `environ` has the variables that are ours."""
+    """What the process must know. `environ` has the variables of `NEEDED` that are set."""
 
     folder: str
     environ: Mapping[str, str]
@@ -65,7 +66,7 @@ class Hello:
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """What such a process inherits: nothing of ours, where keys and addresses are, but the failpoint."""
-    kept = {k: v for k, v in environ.items() if not k.startswith(PREFIX) or k == "HEADRACE_FAILPOINT"}
+    kept = {k: v for k, v in environ.items() if not k.startswith("HEADRACE_") or k == "HEADRACE_FAILPOINT"}
     return {"ARROW_DEFAULT_MEMORY_POOL": "system", **kept}
 
 

@@ -60,7 +60,7 @@ class Execution:
             return ended
 
     def _attempts(self, run: Run, caretaker: Caretaker) -> Run:
-        tried = 0
+        tried, committed = 0, run.committed
         while True:
             tried += 1
             run = self._move(run, RunStatus.RUNNING)
@@ -76,6 +76,8 @@ class Execution:
             if wait is None:
                 return self._finish(run, status, error)
             run = self._move(run, RunStatus.QUEUED)
+            if run.committed != committed:  # it gets somewhere, and may be one that never ends
+                tried, committed = 0, run.committed
             _wait(wait, self.stop)
             if self.stop.draining:
                 return self._finish(run, RunStatus.CANCELLED, error)

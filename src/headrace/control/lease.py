@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from headrace.engine.stop import Stop
-from headrace.errors import ConflictError, Fenced, TransientError
+from headrace.errors import ConflictError, Fenced, HeadraceError, TransientError
 from headrace.store import Lease, Store
 
 TTL = timedelta(seconds=30)
@@ -83,7 +83,7 @@ def _beat(store: Store, lease: Lease, stop: Stop, ttl: timedelta, done: threadin
         except Fenced:
             stop.abort()
             return
-        except TransientError:
+        except HeadraceError:  # most often the store is away
             missed += 1
             if missed >= _BEATS:
                 stop.abort()

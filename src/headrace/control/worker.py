@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 from headrace.connector import egress
-from headrace.control.child import AWAY, LEFT, PREFIX, Hello, environment
+from headrace.control.child import AWAY, LEFT, NEEDED, Hello, environment
 from headrace.control.lease import acquire, alive, machine
 from headrace.engine.retry import delay
 from headrace.errors import ConflictError, Fenced, HeadraceError, NotFoundError, TransientError
@@ -160,6 +160,8 @@ class Worker:
                 return
             if run.status is RunStatus.RUNNING:
                 self._log("warning", "a worker died: its run is taken over", run=run.id, epoch=lease.epoch)
+                told = "the worker of this run died or was silent for too long: another one goes on"
+                store.runs.log(run.id, "warning", told, None, lease=lease)
             if run.cancelling:
                 store.runs.finish(run.id, RunStatus.CANCELLED, lease=lease)
             elif full:
@@ -174,7 +176,7 @@ class Worker:
     def _start(self, waiting: Waiting, lease: Lease) -> None:
         hello = Hello(
             folder=str(self._place.folder),
-            environ={k: v for k, v in self._place.environ.items() if k.startswith(PREFIX)},
+            environ={name: self._place.environ[name] for name in NEEDED if name in self._place.environ},
             egress=egress.policy().to_json(),
             workspace=waiting.workspace,
             run=waiting.run,
@@ -220,6 +222,8 @@ class Worker:
                 self._log("info", "a run was taken over by another worker", run=child.run)
                 return
             if not run.status.ended and run.cancelling:
+                told = "cancelled: it did not end by itself, and was killed"
+                store.runs.log(run.id, "warning", told, None, lease=child.lease)
                 run = store.runs.finish(run.id, RunStatus.CANCELLED, lease=child.lease)
             elif not run.status.ended and (code or run.status is RunStatus.RUNNING):
                 run = self._died(store, child, run)
@@ -270,8 +274,7 @@ class Worker:
             if child.run not in asked:
                 continue
             if child.cancelled is None:
-                waited = (datetime.now(UTC) - asked[child.run]).total_seconds()
-                child.cancelled = now - min(max(waited, 0.0), KILL_AFTER)
+                child.cancelled = now
             if now - child.cancelled >= KILL_AFTER:
                 self._log("warning", "a cancelled run is killed", run=child.run)
                 child.process.kill()

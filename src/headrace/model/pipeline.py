@@ -66,7 +66,8 @@ class Tuning:
     slice; `commit_interval` is the longest time that rows wait for their publish. More than
     `reject_limit` rejected rows stop a stream; None never does. `stall_after` is how long a source may
     be silent before the run is taken for hung. `processes` stages the slices of loads in processes
-    rather than in threads.
+    rather than in threads. `max_retries` attempts in a row may end with a fault that may pass, and with
+    nothing committed.
     """
 
     parallelism: int = 2

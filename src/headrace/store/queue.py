@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import or_, select
 
@@ -60,10 +59,8 @@ class Queue:
                 for row in transaction.execute(query.where(free))
             ]
 
-    def cancelling(self, ids: Collection[str]) -> dict[str, datetime]:
-        """Which of these runs were asked to end and have not yet, and when that was."""
-        query = select(runs.c.id, runs.c.cancel_at).where(
-            UNFINISHED, runs.c.id.in_(ids), runs.c.cancel_at.is_not(None)
-        )
+    def cancelling(self, ids: Collection[str]) -> set[str]:
+        """Which of these runs were asked to end and have not yet."""
+        asked = UNFINISHED, runs.c.id.in_(ids), runs.c.cancel_at.is_not(None)
         with self._database.read() as transaction:
-            return {row.id: row.cancel_at for row in transaction.execute(query)}
+            return set(transaction.scalars(select(runs.c.id).where(*asked)))
