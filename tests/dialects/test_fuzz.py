@@ -1,4 +1,4 @@
-"""Requests made up from each API's own description, by every role: the description holds, and nothing breaks."""
+"""Requests made up from each API's own description, by every role: it holds, and nothing breaks."""
 
 from __future__ import annotations
 
