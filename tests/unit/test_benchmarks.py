@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,19 @@ def test_each_tool_says_how_long_it_took() -> None:
     assert sides.headrace_seconds("done\n" + json.dumps({"runs": [{"seconds": 3.5}]}) + "\n") == 3.5
     with pytest.raises(RuntimeError, match="no Time"):
         sides.psql_timing("ERROR")
+
+
+def test_a_benchmark_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys; from pathlib import Path; from benchmarks import tree\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        'tree.run([sys.executable, \'-c\', \'import os, time; open("pid", "w").write(str(os.getpid()));'
+        ' os.rename("pid", "there"); time.sleep(600)\'], folder=Path(sys.argv[1]), env={})'
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=environments.ROOT) as process:
+        while not (tmp_path / "there").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+    assert process.returncode == 143
+    assert not Path("/proc", (tmp_path / "there").read_text()).exists()
