@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.report import report
 from headrace.connector import Batch, Change, Slice, Staged, Stream, Token, WriteMode
 from headrace.connectors.iceberg.config import IcebergConfig
 from headrace.connectors.iceberg.target import IcebergTarget
@@ -116,18 +115,14 @@ def used(folder: str) -> int:
 
 def measure(sizes: tuple[int, ...] = SIZES, batches: int = BATCHES) -> dict[str, Any]:
     """Each size in a process of its own, so that its peak of memory is its own."""
-    results = {}
+    runs, tables = {}, {}
     for size in sizes:
         command = [sys.executable, "-m", "benchmarks.upsert", str(size), str(batches)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        results[str(size)] = json.loads(done.stdout)
-    return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "changes_in_a_batch": CHANGES,
-        "rows_of_the_table": results,
-    }
+        name = f"table of {size:,} rows"
+        tables[name] = json.loads(done.stdout)
+        runs[name] = [{"wall": seconds} for seconds in tables[name]["seconds"][1:]]
+    return report(CHANGES, runs, tables=tables)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,9 @@ from benchmarks import environments, marks, tree
 from benchmarks.contest import Command, median
 from benchmarks.report import report
 from benchmarks.scene import workplace
+from benchmarks.upsert import BATCHES, CHANGES, SIZES
 
-SIZES = (2_000_000, 10_000_000, 20_000_000)
 SMALL = (1_000_000, 2_000_000)
-CHANGES = 100_000  # as benchmarks.upsert has it
 OURS, PYICEBERG = "Headrace", "pyiceberg"
 TIMEOUT = 400.0
 HOW = {
@@ -79,7 +78,7 @@ def _batches(command: Callable[[int, Path], Command], size: int) -> list[dict[st
 
 
 def _ours(size: int, folder: Path) -> Command:
-    return [sys.executable, "-m", "benchmarks.upsert", str(size), "6"]
+    return [sys.executable, "-m", "benchmarks.upsert", str(size), str(BATCHES)]
 
 
 def _pyiceberg(size: int, folder: Path) -> Command:

@@ -12,12 +12,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 
 import psycopg
 from psycopg import sql
 
 from servers.port import reserved_port
+from servers.started import Started
 from servers.tls_proxy import Authority
 
 PASSWORD = "headrace-test"
@@ -33,7 +33,7 @@ def _package() -> Path:
     return Path(spec.origin).parent
 
 
-class PostgresServer:
+class PostgresServer(Started):
     """Started by `with`; user `postgres`, password `PASSWORD`, SCRAM over TCP on 127.0.0.1.
 
     `settings` are server settings. The wheel's server is built without TLS.
@@ -45,12 +45,6 @@ class PostgresServer:
     def __init__(self, version: int = 18, *, settings: Mapping[str, str] = FAST):
         self.version = version
         self.settings = {"wal_level": "logical", "max_connections": "200", **settings}
-
-    def __enter__(self) -> PostgresServer:
-        with contextlib.ExitStack() as undo:
-            self._start(undo)
-            self._undo = undo.pop_all()
-        return self
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         self.port = undo.enter_context(reserved_port())
@@ -75,11 +69,6 @@ class PostgresServer:
         )  # fmt: skip
         undo.callback(self._stop)
         self._wait_ready()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo.close()
 
     def _stop(self) -> None:
         self._process.send_signal(signal.SIGINT)  # "fast" shutdown

@@ -9,28 +9,22 @@ import subprocess
 import sys
 import time
 import urllib.request
-from types import TracebackType
 from typing import Any
 
 import boto3
 
 from servers.port import reserved_port
+from servers.started import Started
 
 _ALL_OF_S3 = json.dumps(
     {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}}
 )
 
 
-class S3Server:
+class S3Server(Started):
     """Started by `with`; only `access_key` with `secret_key` may do anything. All is kept in memory."""
 
     region = "us-east-1"
-
-    def __enter__(self) -> S3Server:
-        with contextlib.ExitStack() as undo:
-            self._start(undo)
-            self._undo = undo.pop_all()
-        return self
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         self.port = undo.enter_context(reserved_port())
@@ -50,11 +44,6 @@ class S3Server:
         key = iam.create_access_key(UserName="headrace")["AccessKey"]
         self.access_key, self.secret_key = key["AccessKeyId"], key["SecretAccessKey"]
         self.client = self._client("s3", self.access_key, self.secret_key)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._undo.close()
 
     def make_bucket(self, name: str) -> str:
         """Make an empty bucket; gives its name back."""

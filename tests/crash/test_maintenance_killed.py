@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
-import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from headrace.connector import Change, Maintenance, WriteMode
+from tests.crash.iceberg_steps import die_before
 from tests.crash.worker import KILLED, _fork
 from tests.integration.iceberg_lake import Lake, stream
 
@@ -27,22 +23,7 @@ STEPS = {
 
 def maintain(folder: Path, wanted: Maintenance, last: int) -> None:
     """Maintain the lake, in a process that ends right before its step number `last` on disk or catalogue."""
-    passed = itertools.count(1)
-
-    def dies(function: Any) -> Any:
-        def instead(*args: Any, **kwargs: Any) -> Any:
-            if next(passed) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return instead
-
-    for owner, name in (
-        (PyArrowFileIO, "new_output"),
-        (PyArrowFileIO, "delete"),
-        (SqlCatalog, "commit_table"),
-    ):
-        setattr(owner, name, dies(getattr(owner, name)))
+    die_before(last)
     lake = Lake(folder)
     assert [one.error for one in lake.target.maintain(wanted) if one.error] == []
     lake.target.close()

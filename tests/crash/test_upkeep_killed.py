@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-import signal
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from headrace.connector import ReadMode, WriteMode
 from headrace.connectors.iceberg.target import IcebergTarget
@@ -20,6 +15,7 @@ from headrace.engine.failpoint import BESIDE
 from headrace.model.pipeline import Compact, Upkeep
 from headrace.model.run import RunStatus
 from tests.crash.conftest import settings_of
+from tests.crash.iceberg_steps import die_before
 from tests.crash.tables import Target
 from tests.crash.truth import LOG, STREAM, assert_holds, latest
 from tests.crash.worker import KILLED, Case, _fork, run, run_here, start
@@ -45,25 +41,10 @@ def iceberg(folder: Path) -> Target:
 
 def until(case: Case, last: int) -> None:
     """Run the case, in a process that ends right before step number `last` of its maintenance."""
-    passed = itertools.count(1)
     maintain = IcebergTarget.maintain
 
-    def dies(function: Any) -> Any:
-        def instead(*args: Any, **kwargs: Any) -> Any:
-            if next(passed) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return instead
-
     def armed(self: IcebergTarget, wanted: Any) -> Any:
-        owners: tuple[tuple[Any, str], ...] = (
-            (PyArrowFileIO, "new_output"),
-            (PyArrowFileIO, "delete"),
-            (SqlCatalog, "commit_table"),
-        )
-        for owner, name in owners:
-            setattr(owner, name, dies(getattr(owner, name)))
+        die_before(last)
         return maintain(self, wanted)
 
     IcebergTarget.maintain = armed  # type: ignore[method-assign]

@@ -82,6 +82,22 @@ def delete_position(table: Table, file: str, position: int) -> None:
         delta.commit()
 
 
+def delete_equal(table: Table, id: int) -> None:
+    """What another engine does to delete rows by a value of the first column: an equality-delete file."""
+    path = Path(f"{table.location().removeprefix('file://')}/data/{uuid.uuid4()}-equality.parquet")
+    schema = pa.schema([pa.field("id", pa.int64(), metadata={"PARQUET:field_id": "1"})])
+    pq.write_table(pa.Table.from_arrays([pa.array([id])], schema=schema), path)
+    with table.transaction() as transaction:
+        delta = _RowDelta(Operation.OVERWRITE, transaction, table.io)
+        delta.deletes = DataFile.from_args(
+            content=DataFileContent.EQUALITY_DELETES, file_path=f"file://{path}",
+            file_format=FileFormat.PARQUET, partition=Record(), record_count=1,
+            file_size_in_bytes=path.stat().st_size, equality_ids=[1],
+        )  # fmt: skip
+        delta.deletes.spec_id = 0
+        delta.commit()
+
+
 def delete_files(table: Table) -> set[str]:
     """The live delete files of the table's snapshot."""
     snapshot = table.current_snapshot()

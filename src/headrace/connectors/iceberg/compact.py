@@ -20,17 +20,14 @@ from headrace.connectors.iceberg.catalog import translated
 from headrace.connectors.iceberg.commit import commit
 from headrace.connectors.iceberg.deltas import write_deletes
 from headrace.connectors.iceberg.files import data_file
-from headrace.connectors.iceberg.keys import Numbers
-from headrace.connectors.iceberg.live import Indexes, LiveFile, TableIndex
+from headrace.connectors.iceberg.keys import NO_ROWS, Numbers
+from headrace.connectors.iceberg.live import Gone, Indexes, LiveFile, TableIndex
 from headrace.connectors.iceberg.rewrite import Details, rewrite
 from headrace.connectors.iceberg.storage import remove
 from headrace.connectors.iceberg.swap import Change
 from headrace.errors import OutcomeUnknown
 
 COMMIT_BYTES = 1 << 30
-_NONE: Numbers = np.empty(0, np.int64)
-
-Gone = list[tuple[LiveFile, Numbers]]
 
 
 @dataclass(slots=True)
@@ -90,12 +87,12 @@ def survey(index: TableIndex, table: Table, wanted: Maintenance, target_bytes: i
         partitions.setdefault((file.spec, file.partition), []).append(file)
     groups = []
     for files in partitions.values():
-        worn = [f for f in files if len(dead.get(f.path, _NONE)) > wanted.deleted_share * f.rows]
+        worn = [f for f in files if len(dead.get(f.path, NO_ROWS)) > wanted.deleted_share * f.rows]
         worn_paths = {file.path for file in worn}
         little = [f for f in files if f.size < small and f.path not in worn_paths]
         for bin in _packed([*worn, *little], target_bytes):
             if len(bin) >= wanted.min_files or any(file.path in worn_paths for file in bin):
-                groups.append(Group([(file, dead.get(file.path, _NONE)) for file in bin]))
+                groups.append(Group([(file, dead.get(file.path, NO_ROWS)) for file in bin]))
     rewritten = {file.path for group in groups for file, _ in group.files}
     left: dict[tuple[int, Record], int] = {}
     gone = obsolete(index, set(), rewritten)
@@ -215,7 +212,7 @@ def _carried(
     late: list[Numbers] = []
     start = 0
     for file, before in group.files:
-        now = dead.get(file.path, _NONE)
+        now = dead.get(file.path, NO_ROWS)
         if file.path not in live or len(np.setdiff1d(before, now, assume_unique=True)):
             return None
         fresh = np.setdiff1d(now, before, assume_unique=True)

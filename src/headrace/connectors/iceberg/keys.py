@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
+NO_ROWS: Numbers = np.empty(0, np.int64)
 
 _SEED, _TIMES = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xFF51AFD7ED558CCD)
 _WORD = 8
@@ -54,7 +55,7 @@ class Keys:
     def rows_in(self, wanted: Keys) -> Numbers:
         """Our rows, ascending, whose key is among `wanted`."""
         if not len(self.codes) or not len(wanted.codes):
-            return np.empty(0, np.int64)
+            return NO_ROWS
         ours, theirs = _within(self.codes, wanted.codes), _within(wanted.codes, self.codes)
         mine, other = self.codes[ours], wanted.codes[theirs]
         if len(mine) < len(other):

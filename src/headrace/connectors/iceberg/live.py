@@ -28,7 +28,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.utils.concurrent import ExecutorFactory
 
 from headrace.connectors.iceberg.keylog import key_column, key_type
-from headrace.connectors.iceberg.keys import Keys, Numbers
+from headrace.connectors.iceberg.keys import NO_ROWS, Keys, Numbers
 from headrace.connectors.iceberg.types import from_iceberg
 from headrace.errors import ConfigError
 
@@ -37,7 +37,6 @@ _RANGED = (
     ice.IntegerType, ice.LongType, ice.DateType, ice.TimeType, ice.TimestampType, ice.TimestamptzType,
     ice.StringType, ice.BinaryType, ice.DecimalType,
 )  # fmt: skip
-_NONE: Numbers = np.empty(0, np.int64)
 
 Span = tuple[Any, Any] | None
 
@@ -84,6 +83,10 @@ class LiveFile:
         file.spec_id = self.spec
         scan = ArrowScan(table.metadata, table.io, schema, AlwaysTrue())
         return scan._record_batches_from_scan_tasks_and_deletes([FileScanTask(file)], {})
+
+
+Gone = list[tuple[LiveFile, Numbers]]
+"""Data files, each with rows of it that are deleted or shall be, ascending."""
 
 
 class TableIndex:
@@ -140,7 +143,7 @@ class TableIndex:
                 if live.get(of, files[path].sequence + 1) <= files[path].sequence:
                     parts.setdefault(of, []).append(rows)
         for of, more in parts.items():
-            self._dead[of] = np.unique(np.concatenate([self._dead.get(of, _NONE), *more]))
+            self._dead[of] = np.unique(np.concatenate([self._dead.get(of, NO_ROWS), *more]))
         self._dead = {path: rows for path, rows in self._dead.items() if path in live}
         return self._dead
 

@@ -15,8 +15,12 @@ from pyiceberg.manifest import (
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
+    ManifestWriter,
     ManifestWriterV2,
+    write_manifest,
 )
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
 from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import (
@@ -46,6 +50,13 @@ class Change:
     deletes: Sequence[DataFile] = ()
     rewrites: bool = False
     properties: Mapping[str, str] = field(default_factory=dict)
+
+
+def schema_of(metadata: TableMetadata, spec: PartitionSpec) -> Schema:
+    """The newest schema that has the columns the partitioning is made from; they may be dropped later."""
+    known = [metadata.schema(), *sorted(metadata.schemas, key=lambda one: one.schema_id, reverse=True)]
+    sources = {field.source_id for field in spec.fields}
+    return next((schema for schema in known if sources <= schema.field_ids), known[0])
 
 
 class SwapTransaction(Transaction):
@@ -184,11 +195,21 @@ class Swap(_MergeAppendFiles):
         writer = self.new_manifest_writer(self.spec(spec))
         if content == ManifestContent.DELETES:
             output, compression = writer._output_file, self._compression
-            writer = _DeletesWriter(self.spec(spec), self.schema(), output, self.snapshot_id, compression)
+            writer = _DeletesWriter(writer._spec, writer._schema, output, self.snapshot_id, compression)
         with writer:
             for entry in entries:
                 writer.add_entry(entry)
         return writer.to_manifest_file()
+
+    def new_manifest_writer(self, spec: PartitionSpec) -> ManifestWriter:
+        return write_manifest(
+            format_version=self._transaction.table_metadata.format_version,
+            spec=spec,
+            schema=schema_of(self._transaction.table_metadata, spec),
+            output_file=self.new_manifest_output(),
+            snapshot_id=self._snapshot_id,
+            avro_compression=self._compression,
+        )
 
     def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
         """The totals; not by partition, since pyiceberg cannot name days beyond Python's calendar."""

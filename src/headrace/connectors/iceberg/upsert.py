@@ -24,17 +24,14 @@ from headrace.connectors.iceberg.commit import check_staged
 from headrace.connectors.iceberg.deltas import write_deletes
 from headrace.connectors.iceberg.files import data_file
 from headrace.connectors.iceberg.keylog import FILE, ORDER, ROW, key_type, last_of_each
-from headrace.connectors.iceberg.keys import Numbers
-from headrace.connectors.iceberg.live import Indexes, LiveFile
+from headrace.connectors.iceberg.keys import NO_ROWS, Numbers
+from headrace.connectors.iceberg.live import Gone, Indexes, LiveFile
 from headrace.connectors.iceberg.rewrite import Details, rewrite
 from headrace.connectors.iceberg.storage import remove
 from headrace.connectors.iceberg.swap import Change
 from headrace.connectors.iceberg.types import from_iceberg
 
 _ORDER_BITS = 40
-_NONE: Numbers = np.empty(0, np.int64)
-
-_Gone = list[tuple[LiveFile, Numbers]]
 
 
 class Upsert:
@@ -50,7 +47,7 @@ class Upsert:
         self._keys: pa.Table | None = None
         self._superseded: dict[int, Numbers] = {}
         self._table: Table | None = None
-        self._planned: _Gone = []
+        self._planned: Gone = []
         self._dead: set[str] = set()
         self._written: list[str] = []
         self._change = Change()
@@ -80,10 +77,10 @@ class Upsert:
             remove(self._table.io, self._written)
             self._table, self._written, self._planned = None, [], []
 
-    def _look_up(self, table: Table) -> tuple[_Gone, set[str]]:
+    def _look_up(self, table: Table) -> tuple[Gone, set[str]]:
         """The live rows that have a key of ours, and the files of which none is left."""
         assert self._keys is not None
-        gone: _Gone = []
+        gone: Gone = []
         empty: set[str] = set()
         index = self._indexes.of(table)
         with index.lock:
@@ -91,7 +88,7 @@ class Upsert:
             found = list(index.find(table, self._keys))
             dead = index.dead(table) if found else {}
             for file, rows in found:
-                before = dead.get(file.path, _NONE)
+                before = dead.get(file.path, NO_ROWS)
                 fresh = np.setdiff1d(rows, before, assume_unique=True)
                 if len(fresh):
                     gone.append((file, fresh))
@@ -99,7 +96,7 @@ class Upsert:
                     empty.add(file.path)
         return gone, empty
 
-    def _write(self, table: Table, gone: _Gone, dead: set[str], target_bytes: int) -> Change:
+    def _write(self, table: Table, gone: Gone, dead: set[str], target_bytes: int) -> Change:
         """Write what takes `gone` out of the table; `dead` are the files that have no other rows."""
         specs, schema = table.specs(), table.schema()
 
@@ -154,7 +151,7 @@ class Upsert:
         return events.take(last).select(self._names)
 
 
-def _same(one: _Gone, other: _Gone) -> bool:
+def _same(one: Gone, other: Gone) -> bool:
     """Are the same rows of the same files gone in both?"""
     before = {file.path: rows for file, rows in one}
     after = {file.path: rows for file, rows in other}
