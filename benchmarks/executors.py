@@ -14,7 +14,8 @@ from typing import Any
 
 from benchmarks.report import report
 from headrace import catalog
-from headrace.connector import ReadMode, WriteMode
+from headrace.connector import ReadMode, WriteMode, egress
+from headrace.control.access import OPERATOR
 from headrace.control.runs import Runs
 from headrace.engine.executors import Processes
 from headrace.engine.plan import Job
@@ -55,7 +56,7 @@ def load(url: str, rows: int, way: str, parallelism: int) -> dict[str, float]:
         hello: dict[str, Any] = {
             side: {"connector": name, "settings": settings} for side, (name, settings) in sides.items()
         }
-        hello["transforms"] = []
+        hello |= {"transforms": [], "egress": egress.policy().to_json()}
         command = [sys.executable, "-m", "headrace.control.stage"]
         pipeline = Pipeline(
             id="bench",
@@ -79,7 +80,7 @@ def load(url: str, rows: int, way: str, parallelism: int) -> dict[str, float]:
                 store.connections.save(Connection(id=id, name=id, connector=sides[id][0]))
             store.pipelines.save(pipeline)
             cpu, began = spent(), time.perf_counter()
-            run = Runs(store).run(job, Stop(), Silent())
+            run = Runs(store).run(OPERATOR, job, Stop(), Silent())
             wall = time.perf_counter() - began
         assert run.streams[0].counts.written == rows, run.streams[0].error
         return {"wall": round(wall, 2), "cpu": round(spent() - cpu, 2)}

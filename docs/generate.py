@@ -215,7 +215,7 @@ def cli_page(app: typer.Typer) -> Iterator[str]:
     yield from ("# Commands", "", NOTE, "", "stdout is data, stderr is talk.")
     shared = ""
     for name in ("", *command_names(app)):
-        words = ["headrace", *filter(None, [name])]
+        words = ["headrace", *name.split()]
         text, panel, shared_options = help_text(app, words[1:]).partition(f"\n╭─ {EVERYWHERE}")
         shared = panel.strip() + shared_options if panel else shared
         yield from ("", f"## {' '.join(words)}", "", "```", text, "```")
@@ -233,7 +233,12 @@ def cli_page(app: typer.Typer) -> Iterator[str]:
 
 
 def command_names(app: typer.Typer) -> list[str]:
+    """Every command; one of a group after the name of the group."""
     names = [c.name or getattr(c.callback, "__name__", "").replace("_", "-") for c in app.registered_commands]
+    for group in app.registered_groups:
+        if group.typer_instance:
+            inner = group.typer_instance
+            names += [f"{inner.info.name}{' ' if name else ''}{name}" for name in command_names(inner)]
     return sorted(names)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from headrace import catalog
 from headrace.connector import Source, Stream, Target
 from headrace.connector.testing import MEMORY, SCRIPT, MemoryTable, MemoryTarget, ScriptedSource
+from headrace.control.access import OPERATOR
 from headrace.control.runs import Runs
 from headrace.engine.plan import Job
 from headrace.engine.stop import Stop
@@ -71,7 +72,7 @@ class Bench:
         """Run to the end; every stream's end by its id."""
         if not self.store.pipelines.list():
             self.store.pipelines.save(pipeline)
-        done = Runs(self.store).run(self.job(pipeline, source, target), self.stop, self)
+        done = Runs(self.store).run(OPERATOR, self.job(pipeline, source, target), self.stop, self)
         self.last = done
         return {stream.stream: stream for stream in done.streams}
 

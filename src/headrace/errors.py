@@ -3,10 +3,12 @@
     HeadraceError
     ├── ConfigError       stop; the user changes a setting          HTTP 422   exit 3
     ├── AuthError         stop; credentials or rights are missing   HTTP 403   exit 4
+    │   └── SignInNeeded    nobody is signed in, or no longer: HTTP 401
     ├── NotFoundError     stop; the thing named is not there        HTTP 404   exit 5
     ├── TransientError    back off, then a new attempt              HTTP 503   exit 6
     │   ├── OutcomeUnknown  a publish that may or may not have happened: look before trying again
-    │   └── StageLost       what was staged can't be published any more: read it again
+    │   ├── StageLost       what was staged can't be published any more: read it again
+    │   └── TooMany         a limit on how often: wait, then try again: HTTP 429
     ├── DataError         dead letter or stop, the pipeline's choice HTTP 422  exit 7
     ├── PositionLost      named stop: the source forgot; resync     HTTP 409   exit 8
     └── ConflictError     another owner, or in use                  HTTP 409   exit 9
@@ -56,6 +58,12 @@ class AuthError(HeadraceError):
     http_status, exit_code = 403, 4
 
 
+class SignInNeeded(AuthError):
+    """There is no token or cookie, or it is no longer good."""
+
+    http_status = 401
+
+
 class NotFoundError(HeadraceError):
     """A host's database, table, file or object named by the user does not exist."""
 
@@ -74,6 +82,13 @@ class OutcomeUnknown(TransientError):
 
 class StageLost(TransientError):
     """What was staged is gone, or was meant for a table that is gone: its rows are to be read again."""
+
+
+class TooMany(TransientError):
+    """It was tried too often; `retry_after` is in seconds."""
+
+    http_status = 429
+    retry_after = 60
 
 
 class DataError(HeadraceError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace import catalog
 from headrace.connector import Capability, ReadMode
+from headrace.control.access import OPERATOR
 from headrace.control.outcome import exit_code
 from headrace.control.runs import Runs
 from headrace.engine import failpoint
@@ -104,7 +105,7 @@ def run_here(case: Case) -> int:
                 store.connections.save(Connection(id=id, name=id, connector=connector))
         if case.id not in {pipeline.id for pipeline in store.pipelines.list()}:
             store.pipelines.save(case.pipeline())
-        return exit_code(Runs(store).run(case.job(), Stop(), Silent()))
+        return exit_code(Runs(store).run(OPERATOR, case.job(), Stop(), Silent()))
 
 
 def _main(case: Case) -> None:

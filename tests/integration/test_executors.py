@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from headrace import catalog
-from headrace.connector import Slice, WriteMode
+from headrace.connector import Slice, WriteMode, egress
 from headrace.engine.executors import Processes, piece_from_json, piece_to_json
 from headrace.engine.plan import resolve
 from headrace.engine.run import Stop, execute
@@ -47,7 +47,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def processes(case: Case) -> Processes:
     sides = {"source": case.source, "target": case.target}
     hello = {side: {"connector": c, "settings": s} for side, (c, s) in sides.items()}
-    return Processes(COMMAND, {**hello, "transforms": []})
+    return Processes(COMMAND, {**hello, "transforms": [], "egress": egress.policy().to_json()})
 
 
 def test_a_load_staged_by_two_other_processes_is_published_whole(case: Case, bench: Bench) -> None:

@@ -54,16 +54,18 @@ def count(connection: sa.Connection) -> dict[str, int]:
 
 
 def layout(connection: sa.Connection) -> dict[str, Any]:
-    """All that a database says of its tables."""
+    """All that a database says of its tables, and how many rows each of them has."""
     found = sa.inspect(connection)
+    rows = count(connection)
     return {
         name: {
-            "columns": [{**c, "type": str(c["type"])} for c in found.get_columns(name)],
+            "columns": {c["name"]: {**c, "type": str(c["type"])} for c in found.get_columns(name)},
             "primary key": found.get_pk_constraint(name),
             "references": sorted(found.get_foreign_keys(name), key=str),
             "unique": sorted(found.get_unique_constraints(name), key=str),
             "checks": sorted(found.get_check_constraints(name), key=str),
             "indexes": sorted(found.get_indexes(name), key=str),
+            "rows": rows.get(name),
         }
         for name in sorted(found.get_table_names())
     }
@@ -112,7 +114,7 @@ def test_a_store_of_each_earlier_version_migrates_with_all_it_holds(
     with database.write() as connection:  # references still hold, and still cascade
         connection.exec_driver_sql("DELETE FROM pipelines")
         left = {name: rows for name, rows in count(connection).items() if rows}
-    assert left == {"connections": 1, "secrets": 1}
+    assert left == {"connections": 1, "secrets": 1, "workspaces": 1}
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(database: Database) -> None:

@@ -24,6 +24,7 @@ from headrace.connector import (
     WriteMode,
 )
 from headrace.connector.testing import ScriptedSource
+from headrace.control.access import OPERATOR
 from headrace.control.positions import Positions
 from headrace.engine.rewind import rewind
 from headrace.errors import NotFoundError, TransientError
@@ -214,7 +215,9 @@ def test_a_rewind_of_what_was_never_published_is_refused(bench: Bench) -> None:
     pipeline = bench.pipeline([choose(write=WriteMode.APPEND)])
     bench.run(pipeline, ScriptedSource([PEOPLE], []))
     with pytest.raises(NotFoundError) as caught:
-        Positions(bench.store).rewind(bench.job(pipeline, ScriptedSource([PEOPLE], [])), "people", {})
+        Positions(bench.store).rewind(
+            OPERATOR, bench.job(pipeline, ScriptedSource([PEOPLE], [])), "people", {}
+        )
     assert caught.value.code == "rewind.nothing_published"
 
 

@@ -191,6 +191,7 @@ def test_a_stream_that_was_left_out_for_a_while_misses_nothing(bench: Bench) -> 
 
 
 def test_a_rewind_of_a_table_that_was_put_back_is_heeded(bench: Bench) -> None:
+    from headrace.control.access import OPERATOR
     from headrace.control.positions import Positions
 
     script: list[Any] = [
@@ -214,7 +215,7 @@ def test_a_rewind_of_a_table_that_was_put_back_is_heeded(bench: Bench) -> None:
     bench.run(pipeline, ByStream([PEOPLE], script))
     bench.tables.clear()
     bench.tables.update(backup)
-    Positions(bench.store).rewind(bench.job(pipeline, ByStream([PEOPLE], script)), "people", {})
+    Positions(bench.store).rewind(OPERATOR, bench.job(pipeline, ByStream([PEOPLE], script)), "people", {})
     ends = bench.run(pipeline, ByStream([PEOPLE], script))
     assert ends["people"].status is StreamStatus.SUCCEEDED, ends["people"].error
     assert ids(bench.rows("people")) == [1, 1, 2, 3]

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import ConfigError
+from headrace.model.workspace import LOCAL
 from headrace.store.secrets import KEY_FILE, MasterKeys, Place, Sealed
 
-PLACE = Place("c1", "password")
+PLACE = Place("w1", "c1", "password")
 
 
 def text(key: bytes | None = None) -> str:
@@ -37,7 +38,9 @@ def test_the_same_secret_is_sealed_differently_each_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [Place("c2", "password"), Place("c1", "token"), Place("c1", "password", "w2")], ids=str
+    "other",
+    [Place("w1", "c2", "password"), Place("w1", "c1", "token"), Place("w2", "c1", "password")],
+    ids=str,
 )
 def test_a_sealed_secret_opens_in_its_own_place_only(other: Place) -> None:
     keys = load(text())
@@ -184,3 +187,7 @@ def test_neither_keys_nor_sealed_text_show_themselves() -> None:
     assert text(key) not in shown
     assert repr(key) not in shown
     assert repr(sealed.sealed) not in shown
+
+
+def test_what_was_sealed_before_workspaces_had_ids_opens_in_the_local_one() -> None:
+    assert Place(LOCAL, "c1", "password").bind("secret") == b'["secret", "default", "c1", "password"]'

@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from headrace.cli.progress import STYLES, run_json
 from headrace.cli.screen import Column, Screen
+from headrace.control.access import OPERATOR
 from headrace.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def status(
     with Session(screen) as session:
         if session.remembers:
             id = session.remembered(pipeline).id if pipeline else None
-            rows = [run_json(run) for run in session.platform.runs.list(id, limit)]
+            rows = [run_json(run) for run in session.platform.runs.list(OPERATOR, id, limit)]
     if streams and screen.format == "table":
         rows = [{**run, **stream} for run in rows for stream in run["streams"]]
         screen.rows(
@@ -91,8 +92,8 @@ def logs(
         after = 0
         lines: list[LogLine] = []
         while True:
-            ended = runs.get(id).status.ended  # looked at first, so that no last line is missed
-            while more := runs.logs(id, after):
+            ended = runs.get(OPERATOR, id).status.ended  # looked at first, so that no last line is missed
+            while more := runs.logs(OPERATOR, id, after):
                 after = more[-1].line
                 if screen.format == "json":
                     lines += more
@@ -107,7 +108,7 @@ def logs(
 
 
 def _find(session: Session, prefix: str | None) -> str:
-    runs = session.platform.runs.list(limit=1000) if session.remembers else []
+    runs = session.platform.runs.list(OPERATOR, limit=1000) if session.remembers else []
     found = [run.id for run in runs if run.id.startswith(prefix or "")]
     if not found:
         raise NotFoundError(

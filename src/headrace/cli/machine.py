@@ -20,6 +20,7 @@ from typer import Argument
 
 from headrace import __version__
 from headrace.cli.screen import Column, Screen
+from headrace.control.access import OPERATOR
 from headrace.errors import HeadraceError
 
 PACKAGES = ("pyarrow", "psycopg", "pyiceberg", "obstore", "sqlalchemy", "pydantic")
@@ -100,7 +101,7 @@ def _folder(screen: Screen) -> Iterator[Finding]:
             yield "store", "ok", "not made yet", None
             return
         try:
-            runs = len(session.platform.runs.list(limit=1000))
+            runs = len(session.platform.runs.list(OPERATOR, limit=1000))
             yield "store", "ok", f"opens, {runs} runs", None
         except HeadraceError as error:
             yield "store", "failed", f"{error.code}: {error.message}", error.remedy

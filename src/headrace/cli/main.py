@@ -11,8 +11,19 @@ from typing import Annotated
 
 import typer
 
-from headrace.cli import catalogue, connections, history, machine, maintenance, plan, positions, projects, run
-from headrace.cli.command import INTERRUPTED, USAGE, command
+from headrace.cli import (
+    catalogue,
+    connections,
+    history,
+    machine,
+    maintenance,
+    people,
+    plan,
+    positions,
+    projects,
+    run,
+)
+from headrace.cli.command import INTERRUPTED, USAGE, Function, command
 
 HELP = """Move rows from databases, files and APIs into tables, exactly once.
 
@@ -40,6 +51,29 @@ for panel, functions in {
 }.items():
     for function in functions:
         app.command(rich_help_panel=panel)(command(function))
+
+GROUPS = {
+    "admin": "Administrators of this installation.",
+    "member": "Who is in a workspace.",
+    "workspace": "Workspaces and their ids.",
+    "key": "The keys under which secrets are sealed.",
+}
+groups = {name: typer.Typer(name=name, help=text, no_args_is_help=True) for name, text in GROUPS.items()}
+
+PEOPLE: dict[str, Function] = {
+    "admin create": people.create,
+    "admin list": people.admins,
+    "admin reset": people.reset,
+    "member add": people.add,
+    "member list": people.members,
+    "workspace list": people.workspaces,
+    "key rotate": people.rotate,
+}
+for words, action in PEOPLE.items():
+    group, _, name = words.partition(" ")
+    groups[group].command(name)(command(action))
+for inner in groups.values():
+    app.add_typer(inner, rich_help_panel="People and keys")
 
 
 @app.callback(invoke_without_command=True)

@@ -12,6 +12,7 @@ from typer import Argument, Option
 
 from headrace.cli.command import UsageError
 from headrace.cli.screen import Column, Screen, error_json
+from headrace.control.access import OPERATOR
 from headrace.errors import AuthError
 from headrace.model.run import ErrorReport
 
@@ -60,7 +61,7 @@ def state(
             id = order.pipeline.id
         remembered: dict[str, dict[str, Any]] = {}
         if session.remembers:
-            for checkpoint in session.platform.positions.checkpoints(id):
+            for checkpoint in session.platform.positions.checkpoints(OPERATOR, id):
                 for stream, token in checkpoint.tokens.items():
                     remembered[stream] = {
                         "position": position_of(token),
@@ -183,8 +184,8 @@ def rewind(
         if not yes and not typer.confirm("Go on?", err=True):
             screen.say("nothing was changed")
             return 1
-        session.platform.pipelines.remember(order.pipeline, order.source, order.target)
-        done = session.platform.positions.rewind(ready, stream, position)
+        session.platform.pipelines.remember(OPERATOR, order.pipeline, order.source, order.target)
+        done = session.platform.positions.rewind(OPERATOR, ready, stream, position)
     shown = {"stream": done.stream, "before": done.before or None, "after": done.after or None}
     screen.rows("streams", [shown], _REWOUND)
     return 0
@@ -232,7 +233,7 @@ def rejects(
             id = session.remembered(pipeline).id
             rows = [
                 {"at": letter.at.isoformat(), "run": letter.run, **letter.reject.to_json()}
-                for letter in session.platform.positions.rejects(id, stream, limit)
+                for letter in session.platform.positions.rejects(OPERATOR, id, stream, limit)
             ]
     screen.rows("rejects", rows, _REJECTS, none="no row was rejected")
 

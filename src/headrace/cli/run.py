@@ -17,6 +17,7 @@ from headrace.cli.command import INTERRUPTED, TERMINATED
 from headrace.cli.progress import STYLES, SUMMARY, Follower, run_json
 from headrace.cli.request import Choice, Ends, Knobs, Order
 from headrace.cli.screen import Screen, many
+from headrace.control.access import OPERATOR
 from headrace.model.run import ErrorReport, Run, RunStatus
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class _Shift:
 
         platform = self.session.platform
         pipeline = order.pipeline
-        platform.pipelines.remember(pipeline, order.source, order.target)
+        platform.pipelines.remember(OPERATOR, pipeline, order.source, order.target)
         ready = job(pipeline, order.source, order.target)
         self.stop = stop = Stop()
         follower = Follower(self.screen, pipeline.name)
@@ -86,7 +87,7 @@ class _Shift:
 
         def body() -> None:
             try:
-                ended.append(platform.runs.run(ready, stop, follower))
+                ended.append(platform.runs.run(OPERATOR, ready, stop, follower))
             except BaseException as error:
                 ended.append(error)
 

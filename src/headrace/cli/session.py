@@ -18,6 +18,7 @@ from headrace.cli.options import FILE
 from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
+from headrace.control.access import OPERATOR
 from headrace.control.endpoint import Endpoint, secrets
 from headrace.errors import NotFoundError
 from headrace.model.pipeline import Pipeline, TransformStep
@@ -69,7 +70,7 @@ class Session(AbstractContextManager["Session"]):
 
     def remembered(self, name: str) -> Pipeline:
         """A pipeline of the project, or one that ran before, as our store has it. Raises NotFoundError."""
-        known = {pipeline.name: pipeline for pipeline in self.platform.pipelines.list()}
+        known = {pipeline.name: pipeline for pipeline in self.platform.pipelines.list(OPERATOR)}
         if self.project and name in self.project.pipelines:
             name = self.project.pipeline_id(name)
         return known[pick(known, name, "pipeline")]
@@ -82,7 +83,7 @@ class Session(AbstractContextManager["Session"]):
         if self.project and name in self.project.pipelines:
             return named(self, name)
         pipeline = self.remembered(name)
-        ends = list(self.platform.pipelines.ends(pipeline))
+        ends = list(self.platform.pipelines.ends(OPERATOR, pipeline))
         for side, (flag, text) in enumerate((("--source", source), ("--target", target))):
             if text is None:
                 continue

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from headrace.errors import ConfigError, TransientError
 
@@ -17,11 +22,55 @@ _METADATA = frozenset(
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Where this process may dial: itself only if `loopback`, or if a network in `listed` says so."""
+
+    loopback: bool = True
+    listed: tuple[Network, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"loopback": self.loopback, "listed": [str(network) for network in self.listed]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["loopback"], tuple(ipaddress.ip_network(text) for text in data["listed"]))
+
+
+_policy = Policy()
+
+
+def policy() -> Policy:
+    """The one that this process is under; a command line's own is to dial what its user names."""
+    return _policy
+
+
+def restrict(to: Policy) -> None:
+    """Put this process under a policy, before it opens anything for others."""
+    global _policy  # noqa: PLW0603 - it is a property of the process, and holds in all threads
+    _policy = to
+
+
+def check_url(url: str | None) -> None:
+    """Refuse a URL whose host may not be dialled, for drivers that look it up by themselves.
+
+    Between this look-up and theirs the name may change its meaning: dial addresses where that can be.
+    A name that can't be looked up is left to the driver, which says so in its own words.
+    """
+    if url and (host := urlsplit(url).hostname):
+        with contextlib.suppress(TransientError):
+            resolve(host)
+
+
 def resolve(host: str, *, loopback: bool = True) -> tuple[Address, ...]:
     """The addresses of `host`, every one of them checked; dial these, and never the name again.
 
     Link-local and metadata addresses are always refused, private networks never, loopback unless
-    `loopback`. Raises ConfigError (`egress.refused`) or TransientError.
+    both `loopback` and the policy of this process allow it. Raises ConfigError (`egress.refused`) or
+    TransientError.
     """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -43,7 +92,8 @@ def resolve(host: str, *, loopback: bool = True) -> tuple[Address, ...]:
         ) from None
     addresses = tuple(dict.fromkeys(ipaddress.ip_address(entry[4][0]) for entry in found))
     for address in addresses:
-        if forbidden(address, loopback=loopback):
+        listed = any(address in network for network in _policy.listed)
+        if forbidden(address, loopback=loopback and (_policy.loopback or listed)):
             raise ConfigError(
                 "egress.refused",
                 f"{host!r} leads to {address}, where no connection may go",

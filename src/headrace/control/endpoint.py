@@ -54,7 +54,7 @@ class Endpoint:
             name=self.name,
             connector=self.connector,
             settings=public(spec.config, self.settings),
-            secrets=tuple(sorted(spec.config.secret_fields() & set(_flat(self.settings)))),
+            secrets=tuple(sorted(spec.config.secret_fields() & set(flat(self.settings)))),
         )
 
     def secrets(self) -> Iterator[str]:
@@ -66,7 +66,7 @@ class Endpoint:
         hidden = self.spec.config.secret_fields()
         yield self.connector
         yield from (
-            str(v) for path, v in _flat(self.settings).items() if path not in hidden and v not in (None, "")
+            str(v) for path, v in flat(self.settings).items() if path not in hidden and v not in (None, "")
         )
 
 
@@ -77,9 +77,9 @@ def public(config: type[Config], settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def secrets(config: type[Config], settings: Mapping[str, Any]) -> Iterator[str]:
     """The values of those that are secret."""
-    flat = _flat(settings)
+    given = flat(settings)
     for path in config.secret_fields():
-        if isinstance(value := flat.get(path), SecretStr):
+        if isinstance(value := given.get(path), SecretStr):
             yield value.get_secret_value()
         elif value:
             yield str(value)
@@ -94,11 +94,12 @@ def _without(settings: Mapping[str, Any], hidden: frozenset[str], prefix: str) -
     return plain
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings by dotted path."""
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found

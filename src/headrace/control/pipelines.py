@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace import catalog
-from headrace.connector import Selection
+from headrace.connector import Selection, egress
+from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
 from headrace.control.connections import discover
 from headrace.control.endpoint import Endpoint, public
 from headrace.engine.executors import Executor, Processes
@@ -21,51 +22,103 @@ if TYPE_CHECKING:
     from headrace.store import Store
 
 
-class Pipelines:
-    def __init__(self, store: Store):
-        self._store = store
+class Pipelines(Guarded):
+    @needs(Permission.PIPELINE_READ)
+    def list(self, actor: Actor) -> Sequence[Pipeline]:
+        """By name: those that the actor may see."""
+        return [p for p in self._in(actor).pipelines.list() if actor.sees(p.team)]
 
-    def list(self) -> Sequence[Pipeline]:
-        """By name."""
-        return self._store.pipelines.list()
+    @needs(Permission.PIPELINE_READ)
+    def get(self, actor: Actor, id: str) -> Pipeline:
+        """Raises NotFoundError, and AuthError for one of a team that the actor is not in."""
+        found = self._in(actor).pipelines.get(id)
+        refuse_other_teams(actor, found.team, change=False)
+        return found
 
-    def get(self, name: str) -> Pipeline:
-        """By name. Raises NotFoundError."""
-        return self._store.pipelines.by_name(name)
+    @needs(Permission.PIPELINE_READ)
+    def by_name(self, actor: Actor, name: str) -> Pipeline:
+        """Raises NotFoundError, also for one of a team that the actor is not in: names can be guessed."""
+        found = self._in(actor).pipelines.by_name(name)
+        if not actor.sees(found.team):
+            raise NotFoundError("store.no_pipeline", f"there is no pipeline {name!r}")
+        return found
 
-    def ends(self, pipeline: Pipeline) -> tuple[Endpoint, Endpoint]:
-        """Source and target as they are remembered, with the secrets that are sealed and no others."""
-        known = self._store.connections
+    @needs(Permission.PIPELINE_WRITE, changes=True)
+    def create(self, actor: Actor, pipeline: Pipeline) -> Pipeline:
+        """Store a new one; its id is the caller's choice, and random.
+
+        Raises NotFoundError for a connection or team of another workspace, AuthError for one of another
+        team, ConflictError (`store.name_taken`).
+        """
+        self._refuse_foreign(actor, pipeline)
+        return self._in(actor).pipelines.save(replace(pipeline, version=0))
+
+    @needs(Permission.PIPELINE_WRITE, changes=True)
+    def update(self, actor: Actor, pipeline: Pipeline) -> Pipeline:
+        """Store it over the version that it was read at. Raises what `create` raises, and ConflictError
+        (`store.changed`) when somebody else was quicker."""
+        self._changeable(actor, pipeline.id)
+        self._refuse_foreign(actor, pipeline)
+        return self._in(actor).pipelines.save(pipeline)
+
+    @needs(Permission.PIPELINE_WRITE, changes=True)
+    def delete(self, actor: Actor, id: str) -> None:
+        """Its runs, checkpoints and rejects go too; tables stay. Raises ConflictError (`store.leased`)
+        while a worker holds it."""
+        self._changeable(actor, id)
+        self._in(actor).pipelines.delete(id)
+
+    @needs(Permission.RUN_WRITE)
+    def ends(self, actor: Actor, pipeline: Pipeline) -> tuple[Endpoint, Endpoint]:
+        """Source and target as they are remembered, with the secrets that are sealed and no others: for
+        running it, never to show."""
+        known = self._in(actor).connections
         source, target = (
             Endpoint(name=id, connector=known.get(id).connector, settings=known.settings(id))
             for id in (pipeline.source, pipeline.target)
         )
         return source, target
 
-    def remember(self, pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Pipeline:
+    # A run leaves traces of its own, and a command line that remembers what it runs leaves no others.
+    @needs(Permission.PIPELINE_WRITE)
+    def remember(self, actor: Actor, pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Pipeline:
         """Store the pipeline as it is now, and where it reads and writes: without any secret.
 
         Gives what was stored; to run it, hand `job` the pipeline with its secrets.
         """
+        store = self._in(actor)
         pipeline = replace(pipeline, transforms=tuple(_without_secrets(t) for t in pipeline.transforms))
         for endpoint in (source, target):
-            self._remember(endpoint.connection())
+            _remember(store, endpoint.connection())
         try:
-            known = self._store.pipelines.get(pipeline.id)
+            known = store.pipelines.get(pipeline.id)
         except NotFoundError:
-            return self._store.pipelines.save(replace(pipeline, version=0))
+            return store.pipelines.save(replace(pipeline, version=0))
+        refuse_other_teams(actor, known.team, change=True)
         pipeline = replace(pipeline, version=known.version)
-        return known if pipeline == known else self._store.pipelines.save(pipeline)
+        return known if pipeline == known else store.pipelines.save(pipeline)
 
-    def _remember(self, connection: Connection) -> None:
-        connection = replace(connection, secrets=())
-        try:
-            known = self._store.connections.get(connection.id)
-        except NotFoundError:
-            self._store.connections.save(connection)
-            return
-        if (known.connector, known.settings) != (connection.connector, connection.settings):
-            self._store.connections.save(replace(connection, version=known.version))
+    def _changeable(self, actor: Actor, id: str) -> None:
+        refuse_other_teams(actor, self.get(actor, id).team, change=True)
+
+    def _refuse_foreign(self, actor: Actor, pipeline: Pipeline) -> None:
+        store = self._in(actor)
+        if pipeline.team is not None:
+            store.teams.get(actor.place, pipeline.team)
+        refuse_other_teams(actor, pipeline.team, change=True)
+        for id in (pipeline.source, pipeline.target):
+            refuse_other_teams(actor, store.connections.get(id).team, change=True)
+
+
+def _remember(store: Store, connection: Connection) -> None:
+    connection = replace(connection, secrets=())
+    try:
+        known = store.connections.get(connection.id)
+    except NotFoundError:
+        store.connections.save(connection)
+        return
+    if (known.connector, known.settings) != (connection.connector, connection.settings):
+        store.connections.save(replace(connection, version=known.version))
 
 
 def _without_secrets(step: TransformStep) -> TransformStep:
@@ -92,6 +145,7 @@ def _processes(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Callab
         side: {"connector": end.connector, "settings": end.settings}
         for side, end in (("source", source), ("target", target))
     }
+    hello["egress"] = egress.policy().to_json()
     hello["transforms"] = [asdict(step) for step in pipeline.transforms]
     return lambda: Processes([sys.executable, "-m", "headrace.control.stage"], hello)
 

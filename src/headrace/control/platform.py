@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from headrace.connector import egress
+from headrace.control.access import Guarded
+from headrace.control.connections import Connections
 from headrace.control.pipelines import Pipelines
 from headrace.control.positions import Positions
 from headrace.control.runs import Runs
 from headrace.errors import ConfigError
 from headrace.store import MasterKeys, Store
 
+if TYPE_CHECKING:
+    from headrace.control.audits import Audits
+    from headrace.control.keys import Keys
+    from headrace.control.mail import Mailer
+    from headrace.control.sessions import Sessions
+    from headrace.control.settings import Settings
+    from headrace.control.teams import Teams
+    from headrace.control.token import SigningKeys
+    from headrace.control.tokens import Tokens
+    from headrace.control.users import Users
+    from headrace.control.workspaces import Workspaces
+
 
 class Platform:
-    """Pipelines, their runs and their positions, over one store. May be used from several threads."""
+    """All operations, over one store. May be used from several threads.
 
-    def __init__(self, store: Store):
+    Each takes the actor first, and is denied unless `access` grants it. Who serves others than the
+    operator of this machine gets an actor from `sessions.authenticate`, and lets it enter a workspace
+    with `workspaces.enter` (or `enter_of`, or `own`). What has to do with people is loaded when it is
+    first used: a run needs none of it.
+    """
+
+    def __init__(self, store: Store, folder: Path, environ: Mapping[str, str], *, loopback: bool = True):
+        """`loopback` says that nobody but this machine can call: registration is open then by default."""
         self._store = store
+        self._folder = folder
+        self._environ = environ
+        self._loopback = loopback
+        self.connections = Connections(store)
         self.pipelines = Pipelines(store)
         self.runs = Runs(store)
         self.positions = Positions(store)
 
     @classmethod
-    def open(cls, folder: Path, environ: Mapping[str, str]) -> Platform:
+    def open(cls, folder: Path, environ: Mapping[str, str], *, loopback: bool = True) -> Platform:
         """The platform of a data folder, which is made when it is not there.
 
         `HEADRACE_STORE` names another database than the SQLite file in the folder.
@@ -37,7 +65,83 @@ class Platform:
                 remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
             ) from None
         url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
-        return cls(Store.open(url, keys=MasterKeys.load(folder, environ)))
+        store = Store.open(url, keys=MasterKeys.load(folder, environ))
+        return cls(store, folder, environ, loopback=loopback)
+
+    @cached_property
+    def settings(self) -> Settings:
+        from headrace.control.settings import Settings
+
+        return Settings.read(self._environ)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        from headrace.control.sessions import Sessions
+
+        rule = self.settings.registration or ("open" if self._loopback else "closed")
+        return Sessions(self._store, self.settings, self._signing, self.mailer, registration=rule == "open")
+
+    @cached_property
+    def users(self) -> Users:
+        from headrace.control.users import Users
+
+        return Users(self._store, self.settings)
+
+    @cached_property
+    def workspaces(self) -> Workspaces:
+        from headrace.control.workspaces import Workspaces
+
+        return Workspaces(self._store, self.settings, self.mailer)
+
+    @cached_property
+    def teams(self) -> Teams:
+        from headrace.control.teams import Teams
+
+        return Teams(self._store)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        from headrace.control.tokens import Tokens
+
+        return Tokens(self._store, self._signing)
+
+    @cached_property
+    def audits(self) -> Audits:
+        from headrace.control.audits import Audits
+
+        return Audits(self._store)
+
+    @cached_property
+    def mailer(self) -> Mailer:
+        from headrace.control.mail import Mailer
+
+        return Mailer(self.settings)
+
+    @cached_property
+    def _signing(self) -> SigningKeys:
+        from headrace.control.token import SigningKeys
+
+        return SigningKeys.load(self._folder, self._environ)
+
+    @cached_property
+    def keys(self) -> Keys:
+        from headrace.control.keys import Keys
+
+        return Keys(self._store)
+
+    def restrict(self) -> None:
+        """Put this process, and those it starts for runs, under the egress rule of a server: private
+        networks yes, this machine only if it serves nobody else or the operator lists it."""
+        networks = self.settings.allowed_networks
+        egress.restrict(egress.Policy(loopback=self._loopback, listed=networks))
+
+    def services(self) -> Iterator[Guarded]:
+        """Everything that can be done here, for those who check that all of it is guarded."""
+        for name in (*vars(self), *vars(type(self))):
+            if not name.startswith("_") and isinstance(service := getattr(self, name), Guarded):
+                yield service
 
     def close(self) -> None:
+        if "mailer" in self.__dict__:
+            self.mailer.close()
         self._store.close()

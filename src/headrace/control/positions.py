@@ -5,34 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headrace.connector import Position
+from headrace.control.access import Actor, Guarded, Permission, needs, of_team
 from headrace.control.lease import held
 from headrace.engine.plan import Job
 from headrace.engine.retry import report
 from headrace.engine.rewind import Rewound, rewind
 from headrace.engine.stop import Stop
 from headrace.model.run import ErrorReport, RunStatus
-from headrace.store import DeadLetter, SliceCheckpoint, Store
+from headrace.store import DeadLetter, SliceCheckpoint
 
 
-class Positions:
-    def __init__(self, store: Store):
-        self._store = store
+class Positions(Guarded):
+    """All raise NotFoundError, and AuthError for a pipeline of a team that the actor is not in."""
 
-    def checkpoints(self, pipeline: str) -> Sequence[SliceCheckpoint]:
+    @needs(Permission.POSITION_READ)
+    def checkpoints(self, actor: Actor, pipeline: str) -> Sequence[SliceCheckpoint]:
         """What we remember; the token in the target is the truth."""
-        return self._store.checkpoints(pipeline)
+        store = self._in(actor)
+        of_team(store, actor, pipeline)
+        return store.checkpoints(pipeline)
 
-    def rejects(self, pipeline: str, stream: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
+    @needs(Permission.POSITION_READ)
+    def rejects(
+        self, actor: Actor, pipeline: str, stream: str | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
         """Dead letters, the newest first."""
-        return self._store.rejects(pipeline, stream, limit)
+        store = self._in(actor)
+        of_team(store, actor, pipeline)
+        return store.rejects(pipeline, stream, limit)
 
-    def rewind(self, job: Job, stream: str, position: Position) -> Rewound:
+    @needs(Permission.POSITION_WRITE, changes=True)
+    def rewind(self, actor: Actor, job: Job, stream: str, position: Position) -> Rewound:
         """Make the next run of a remembered pipeline read `stream` from `position`; `{}` is the start.
 
         It is kept as a run of its own, so that the history shows it. Raises ConflictError while
         somebody works on the pipeline.
         """
-        store = self._store
+        store = self._in(actor)
+        of_team(store, actor, job.pipeline.id, change=True)
         with held(store, job.pipeline.id, Stop()) as lease:
             run = store.runs.start(store.runs.queue(job.pipeline.id).id, lease)
             try:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from headrace.control.access import Actor, Guarded, Permission, needs, of_team
 from headrace.control.lease import held
 from headrace.control.upkeep import Caretaker
 from headrace.control.watch import Watched, Watcher
@@ -20,50 +21,62 @@ from headrace.store import Lease, Store
 _LOOK = 0.2  # seconds between two looks at the stop signal while waiting
 
 
-class Runs:
-    def __init__(self, store: Store):
-        self._store = store
+class Runs(Guarded):
+    @needs(Permission.RUN_READ)
+    def get(self, actor: Actor, id: str) -> Run:
+        """Raises NotFoundError, and AuthError for a run of a team that the actor is not in."""
+        run = self._in(actor).runs.get(id)
+        of_team(self._in(actor), actor, run.pipeline)
+        return run
 
-    def get(self, id: str) -> Run:
-        """Raises NotFoundError."""
-        return self._store.runs.get(id)
+    @needs(Permission.RUN_READ)
+    def list(self, actor: Actor, pipeline: str | None = None, limit: int = 20) -> Sequence[Run]:
+        """The newest first, of what the actor may see."""
+        teams = None if actor.sees_all_teams else actor.teams
+        return self._in(actor).runs.list(pipeline, limit, teams=teams)
 
-    def list(self, pipeline: str | None = None, limit: int = 20) -> Sequence[Run]:
-        """The newest first."""
-        return self._store.runs.list(pipeline, limit)
+    @needs(Permission.RUN_READ)
+    def logs(self, actor: Actor, id: str, after: int = 0) -> Sequence[LogLine]:
+        """The lines after line `after`, the oldest first; not always all of them at once.
 
-    def logs(self, id: str, after: int = 0) -> Sequence[LogLine]:
-        """The lines after line `after`, the oldest first; not always all of them at once."""
-        return self._store.runs.logs(id, after)
+        Raises what `get` raises.
+        """
+        if not actor.sees_all_teams:
+            self.get(actor, id)
+        return self._in(actor).runs.logs(id, after)
 
-    def run(self, job: Job, stop: Stop, watcher: Watcher) -> Run:
+    @needs(Permission.RUN_WRITE)
+    def run(self, actor: Actor, job: Job, stop: Stop, watcher: Watcher) -> Run:
         """Run a remembered pipeline to its end, again and again while its faults may pass.
 
         A run that died half-way is carried on rather than begun anew. Raises ConflictError when
         somebody else works on the pipeline, Fenced when somebody took it over; what else goes wrong
         is in the run. A bug is remembered as the run's failure, and raised.
         """
-        with held(self._store, job.pipeline.id, stop) as lease:
-            run = self._unfinished(job.pipeline.id, lease) or self._store.runs.queue(job.pipeline.id)
+        store = self._in(actor)
+        of_team(store, actor, job.pipeline.id, change=True)
+        with held(store, job.pipeline.id, stop) as lease:
+            run = _unfinished(store, job.pipeline.id, lease) or store.runs.queue(job.pipeline.id)
             watcher.started(run)
 
             def log(level: str, message: str, stream: str | None) -> None:
-                self._store.runs.log(run.id, level, message, stream, lease=lease)
+                store.runs.log(run.id, level, message, stream, lease=lease)
                 watcher.log(level, message, stream)
 
-            with Caretaker(self._store, job, lease, stop, log) as caretaker:
-                ended = _Running(self._store, job, stop, watcher, lease, caretaker).to_the_end(run)
+            with Caretaker(store, job, lease, stop, log) as caretaker:
+                ended = _Running(store, job, stop, watcher, lease, caretaker).to_the_end(run)
                 caretaker.finish()
                 return ended
 
-    def _unfinished(self, pipeline: str, lease: Lease) -> Run | None:
-        """The run of a worker that died: the lease, which is ours now, says that nobody works on it."""
-        for run in self._store.runs.list(pipeline, 1):
-            if run.status is RunStatus.RUNNING:
-                return self._store.runs.requeue(run.id, lease=lease)
-            if run.status is RunStatus.QUEUED:
-                return run
-        return None
+
+def _unfinished(store: Store, pipeline: str, lease: Lease) -> Run | None:
+    """The run of a worker that died: the lease, which is ours now, says that nobody works on it."""
+    for run in store.runs.list(pipeline, 1):
+        if run.status is RunStatus.RUNNING:
+            return store.runs.requeue(run.id, lease=lease)
+        if run.status is RunStatus.QUEUED:
+            return run
+    return None
 
 
 @dataclass(frozen=True)

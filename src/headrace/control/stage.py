@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from headrace import catalog
+from headrace.connector import egress
 from headrace.engine.executors import Opened, error_to_json, serve
 from headrace.errors import HeadraceError
 from headrace.model.pipeline import TransformStep
@@ -20,6 +21,7 @@ from headrace.model.pipeline import TransformStep
 
 def main() -> None:
     hello = json.loads(sys.stdin.readline())
+    egress.restrict(egress.Policy.from_json(hello["egress"]))
     lock = threading.Lock()
     out = sys.stdout
     sys.stdout = sys.stderr  # whatever a driver prints must not get between the answers

@@ -9,12 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """`settings` hold no secret; `secrets` names the settings that are sealed in the store."""
+    """`settings` hold no secret; `secrets` names the settings that are sealed in the store.
+
+    `team` owns it; None leaves it to all members of the workspace.
+    """
 
     id: str
     name: str
     connector: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
+    team: str | None = None
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)

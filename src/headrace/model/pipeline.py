@@ -107,7 +107,10 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """`source` and `target` are ids of connections. `version` guards every change (compare and set)."""
+    """`source` and `target` are ids of connections. `version` guards every change (compare and set).
+
+    `team` owns it; None leaves it to all members of the workspace.
+    """
 
     id: str
     name: str
@@ -119,5 +122,6 @@ class Pipeline:
     tuning: Tuning = field(default_factory=Tuning)
     maintenance: Upkeep = field(default_factory=Upkeep)
     paused: bool = False
+    team: str | None = None
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)

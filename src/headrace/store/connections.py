@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection as Transaction
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Executable, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from headrace.connector.config import HIDDEN
@@ -22,21 +22,26 @@ from headrace.store.secrets import MasterKeys, Place, Sealed
 
 
 class Connections:
-    """Every save is a compare-and-set on `version`, which is 0 for a connection never saved."""
+    """Those of one workspace. Every save is a compare-and-set on `version`, 0 for one never saved."""
 
-    def __init__(self, database: Database, keys: MasterKeys):
+    def __init__(self, database: Database, keys: MasterKeys, workspace: str):
         self._database = database
         self._keys = keys
+        self._workspace = workspace
+        self._mine = connections.c.workspace == workspace
 
-    def save(self, connection: Connection, secrets: Mapping[str, str] | None = None) -> Connection:
+    def save(
+        self, connection: Connection, secrets: Mapping[str, str] | None = None, *, marks: bool = True
+    ) -> Connection:
         """Store the connection; gives it back with its next version and the names of all its secrets.
 
         `secrets` maps dotted paths of settings to text to seal, or to `HIDDEN` to keep what is sealed
-        there. Those named in `connection.secrets` are kept as well, all others are forgotten. Raises
-        ConflictError when it was changed meanwhile (`store.changed`) or its name is another one's
-        (`store.name_taken`), ConfigError for a secret to keep that is not there (`store.no_secret`).
+        there; without `marks`, `HIDDEN` is text like any other. Those named in `connection.secrets` are
+        kept as well, all others are forgotten. Raises ConflictError when it was changed meanwhile
+        (`store.changed`) or its name is another one's (`store.name_taken`), ConfigError for a secret to
+        keep that is not there (`store.no_secret`).
         """
-        given = {path: text for path, text in (secrets or {}).items() if text != HIDDEN}
+        given = {path: text for path, text in (secrets or {}).items() if not marks or text != HIDDEN}
         names = sorted({*connection.secrets, *(secrets or {})})
         for path in names:
             _refuse_in_the_open(connection, path)
@@ -44,6 +49,7 @@ class Connections:
         now = datetime.now(UTC)
         values = {
             "name": saved.name,
+            "team": saved.team,
             "connector": saved.connector,
             "settings": dict(saved.settings),
             "extras": dict(saved.extras),
@@ -53,14 +59,15 @@ class Connections:
         with self._database.write() as transaction:
             try:
                 if connection.version == 0:
-                    transaction.execute(insert(connections).values(id=saved.id, created_at=now, **values))
+                    transaction.execute(self._new(saved.id, now, values))
                     done = True
                 else:
                     same = connections.c.id == saved.id, connections.c.version == connection.version
-                    done = transaction.execute(update(connections).where(*same).values(values)).rowcount == 1
+                    change = update(connections).where(self._mine, *same).values(values)
+                    done = transaction.execute(change).rowcount == 1
             except IntegrityError as error:
                 done = False
-                if taken(error, connections.c.name):
+                if taken(error, connections.c.workspace, connections.c.name):
                     raise ConflictError(
                         "store.name_taken",
                         f"there is a connection {saved.name!r} already",
@@ -86,16 +93,17 @@ class Connections:
         """All of them, by name."""
         with self._database.read() as transaction:
             names: dict[str, list[str]] = {}
-            for row in transaction.execute(select(sealed_secrets.c.connection, sealed_secrets.c.field)):
+            fields = select(sealed_secrets.c.connection, sealed_secrets.c.field)
+            for row in transaction.execute(fields.join(connections).where(self._mine)):
                 names.setdefault(row.connection, []).append(row.field)
-            rows = transaction.execute(select(connections).order_by(connections.c.name))
+            rows = transaction.execute(select(connections).where(self._mine).order_by(connections.c.name))
             return [_read(row, names.get(row.id, [])) for row in rows]
 
     def delete(self, id: str) -> None:
         """Raises ConflictError (`store.in_use`) while a pipeline reads or writes by it."""
         with self._database.write() as transaction:
             try:
-                done = transaction.execute(delete(connections).where(connections.c.id == id))
+                done = transaction.execute(delete(connections).where(self._mine, connections.c.id == id))
             except IntegrityError:
                 raise ConflictError(
                     "store.in_use",
@@ -108,7 +116,9 @@ class Connections:
     def settings(self, id: str) -> dict[str, Any]:
         """The raw settings with the secrets in their places: for opening the connection, never to show."""
         with self._database.read() as transaction:
-            row = transaction.execute(select(connections).where(connections.c.id == id)).one_or_none()
+            row = transaction.execute(
+                select(connections).where(self._mine, connections.c.id == id)
+            ).one_or_none()
             if row is None:
                 raise _missing(id)
             secrets = transaction.execute(
@@ -120,11 +130,11 @@ class Connections:
             place = settings
             for part in outer:
                 place = place.setdefault(part, {})
-            place[name] = self._keys.open(_sealed(secret), Place(id, secret.field))
+            place[name] = self._keys.open(_sealed(secret), self._place(id, secret.field))
         return settings
 
     def rotate(self) -> int:
-        """Wrap every data key with the current master key; gives how many were wrapped by another.
+        """Wrap every data key, of all workspaces, with the current master key; gives how many were not.
 
         Secrets stay readable throughout. Raises ConfigError, with nothing changed, when one of the
         old master keys is not here.
@@ -132,10 +142,14 @@ class Connections:
         table = sealed_secrets
         with self._database.write() as transaction:
             rows = transaction.execute(
-                select(table).where(table.c.key_id != self._keys.current).with_for_update()
+                select(table, connections.c.workspace)
+                .join(connections)
+                .where(table.c.key_id != self._keys.current)
+                .with_for_update(of=table)
             ).all()
             for row in rows:
-                again = self._keys.rewrap(_sealed(row), Place(row.connection, row.field))
+                place = Place(row.workspace, row.connection, row.field)
+                again = self._keys.rewrap(_sealed(row), place)
                 transaction.execute(
                     update(table)
                     .where(table.c.connection == row.connection, table.c.field == row.field)
@@ -143,9 +157,15 @@ class Connections:
                 )
         return len(rows)
 
+    def _new(self, id: str, now: datetime, values: Mapping[str, Any]) -> Executable:
+        return insert(connections).values(id=id, workspace=self._workspace, created_at=now, **values)
+
+    def _place(self, id: str, field: str) -> Place:
+        return Place(self._workspace, id, field)
+
     def _one(self, condition: Any, label: str) -> Connection:
         with self._database.read() as transaction:
-            row = transaction.execute(select(connections).where(condition)).one_or_none()
+            row = transaction.execute(select(connections).where(self._mine, condition)).one_or_none()
             if row is None:
                 raise _missing(label)
             return _read(row, _secret_names(transaction, row.id))
@@ -165,7 +185,7 @@ class Connections:
         transaction.execute(delete(table).where(table.c.connection == saved.id, table.c.field.in_(gone)))
         now = datetime.now(UTC)
         for path, text in given.items():
-            sealed = self._keys.seal(text, Place(saved.id, path))
+            sealed = self._keys.seal(text, self._place(saved.id, path))
             transaction.execute(
                 insert(table).values(
                     connection=saved.id,
@@ -186,6 +206,7 @@ def _read(row: Row[Any], secrets: list[str]) -> Connection:
         connector=row.connector,
         settings=row.settings,
         secrets=tuple(sorted(secrets)),
+        team=row.team,
         version=row.version,
         extras=row.extras,
     )

@@ -196,10 +196,13 @@ def _prepare_postgres(connection: psycopg.Connection[Any], _record: object) -> N
     connection.autocommit = False
 
 
-def taken(error: IntegrityError, column: Column[Any]) -> bool:
-    """Is it that the value of a unique column is another row's already?"""
-    names = f"{column.table.name}.{column.name}", f'"uq_{column.table.name}_{column.name}"'
-    return any(name in str(error.orig) for name in names)
+def taken(error: IntegrityError, *columns: Column[Any]) -> bool:
+    """Is it that these columns, unique together, have these values in another row already?"""
+    table = columns[0].table.name
+    names = "_".join(column.name for column in columns)
+    sqlite = ", ".join(f"{table}.{column.name}" for column in columns)
+    text = str(error.orig)
+    return text.endswith(f": {sqlite}") or f'"uq_{table}_{names}"' in text
 
 
 @contextmanager

@@ -7,11 +7,10 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.exc import IntegrityError
 
 from headrace.errors import ConflictError, Fenced, NotFoundError
 from headrace.store.database import Database
-from headrace.store.schema import leases
+from headrace.store.schema import leases, pipelines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +31,9 @@ class Lease:
 class Leases:
     """A lease that ran out stays its holder's until another one acquires it."""
 
-    def __init__(self, database: Database):
+    def __init__(self, database: Database, workspace: str):
         self._database = database
+        self._workspace = workspace
 
     def acquire(self, pipeline: str, holder: str, ttl: timedelta) -> Lease:
         """Take the pipeline with the next epoch; a holder may take over from itself.
@@ -41,40 +41,38 @@ class Leases:
         Raises ConflictError (`store.leased`) while another holder's lease is live.
         """
         database = self._database
-        try:
-            with database.write() as connection:
-                now = database.now(connection)
-                # A row to lock, which two first comers can't both make.
-                free = {"id": "", "holder": "", "epoch": 0, "expires_at": now}
-                stamped = {"pipeline": pipeline, "created_at": now, "updated_at": now}
-                connection.execute(database.add(leases), free | stamped)
-                row = connection.execute(
-                    select(leases).where(leases.c.pipeline == pipeline).with_for_update()
-                ).one()
-                now = database.now(connection)
-                if row.expires_at > now and row.holder != holder:
-                    raise _leased(pipeline, row.holder, row.expires_at)
-                lease = Lease(
-                    id=str(uuid4()),
-                    pipeline=pipeline,
+        with database.write() as connection:
+            refuse_foreign(connection, pipeline, self._workspace)
+            now = database.now(connection)
+            # A row to lock, which two first comers can't both make.
+            free = {"id": "", "holder": "", "epoch": 0, "expires_at": now}
+            stamped = {"pipeline": pipeline, "created_at": now, "updated_at": now}
+            connection.execute(database.add(leases), free | stamped)
+            row = connection.execute(
+                select(leases).where(leases.c.pipeline == pipeline).with_for_update()
+            ).one()
+            now = database.now(connection)
+            if row.expires_at > now and row.holder != holder:
+                raise _leased(pipeline, row.holder, row.expires_at)
+            lease = Lease(
+                id=str(uuid4()),
+                pipeline=pipeline,
+                holder=holder,
+                epoch=row.epoch + 1,
+                expires_at=now + ttl,
+            )
+            connection.execute(
+                update(leases)
+                .where(leases.c.pipeline == pipeline)
+                .values(
+                    id=lease.id,
                     holder=holder,
-                    epoch=row.epoch + 1,
-                    expires_at=now + ttl,
+                    epoch=lease.epoch,
+                    expires_at=lease.expires_at,
+                    updated_at=now,
                 )
-                connection.execute(
-                    update(leases)
-                    .where(leases.c.pipeline == pipeline)
-                    .values(
-                        id=lease.id,
-                        holder=holder,
-                        epoch=lease.epoch,
-                        expires_at=lease.expires_at,
-                        updated_at=now,
-                    )
-                )
-                return lease
-        except IntegrityError:
-            raise NotFoundError("store.no_pipeline", f"there is no pipeline {pipeline}") from None
+            )
+            return lease
 
     def renew(self, lease: Lease, ttl: timedelta) -> Lease:
         """Hold on for `ttl` from now. Raises Fenced (`store.lease_lost`) when it was taken over."""
@@ -101,7 +99,8 @@ class Leases:
     def get(self, pipeline: str) -> Lease | None:
         """The live lease of a pipeline."""
         with self._database.read() as connection:
-            row = connection.execute(select(leases).where(leases.c.pipeline == pipeline)).one_or_none()
+            mine = leases.c.pipeline == pipeline, pipelines.c.workspace == self._workspace
+            row = connection.execute(select(leases).join(pipelines).where(*mine)).one_or_none()
             if row is None or row.expires_at <= self._database.now(connection):
                 return None
         return Lease(
@@ -128,6 +127,14 @@ def hold(connection: Connection, lease: Lease, *, alone: bool = False) -> int:
         )
     epoch: int = row.epoch
     return epoch
+
+
+def refuse_foreign(connection: Connection, pipeline: str, workspace: str) -> None:
+    """Raise NotFoundError unless the workspace has that pipeline; it stays until the transaction ends."""
+    mine = pipelines.c.id == pipeline, pipelines.c.workspace == workspace
+    row = connection.execute(select(pipelines.c.id).where(*mine).with_for_update(read=True, key_share=True))
+    if row.one_or_none() is None:
+        raise NotFoundError("store.no_pipeline", f"there is no pipeline {pipeline}")
 
 
 def refuse_leased(database: Database, connection: Connection, pipeline: str) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, insert, inspect, text
 
 from headrace.errors import ConfigError
+from headrace.model.workspace import LOCAL
 from headrace.store.database import Database
-from headrace.store.schema import metadata
+from headrace.store.schema import metadata, workspaces
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; here too, so that opening a store that stands there loads no Alembic."""
 
 SCRIPTS = Path(__file__).with_name("migrations")
@@ -48,6 +50,9 @@ def _version(connection: Connection) -> str | None:
 def _make(connection: Connection) -> None:
     """The newest schema in an empty database: what all migrations lead to, without loading Alembic."""
     metadata.create_all(connection, checkfirst=False)
+    now = datetime.now(UTC)
+    home = {"id": LOCAL, "name": "local", "description": "", "extras": {}}
+    connection.execute(insert(workspaces), home | {"created_at": now, "updated_at": now})
     connection.execute(
         text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
              " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))")

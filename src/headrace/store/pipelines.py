@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
+from sqlalchemy import Connection as Transaction
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -14,17 +15,19 @@ from headrace.errors import ConflictError, NotFoundError
 from headrace.model.pipeline import Pipeline
 from headrace.store.database import Database, taken
 from headrace.store.leases import refuse_leased
-from headrace.store.schema import pipelines
+from headrace.store.schema import connections, pipelines
 
 _PIPELINE = TypeAdapter(Pipeline)
-_COLUMNS = ("id", "name", "source", "target", "paused", "version")
+_COLUMNS = ("id", "name", "source", "target", "paused", "team", "version")
 
 
 class Pipelines:
-    """Every save is a compare-and-set on `version`, which is 0 for a pipeline never saved."""
+    """Those of one workspace. Every save is a compare-and-set on `version`, 0 for one never saved."""
 
-    def __init__(self, database: Database):
+    def __init__(self, database: Database, workspace: str):
         self._database = database
+        self._workspace = workspace
+        self._mine = pipelines.c.workspace == workspace
 
     def save(self, pipeline: Pipeline) -> Pipeline:
         """Store the pipeline; gives it back with its next version.
@@ -38,21 +41,17 @@ class Pipelines:
         now = datetime.now(UTC)
         values |= {"definition": plain, "updated_at": now}
         with self._database.write() as transaction:
+            self._refuse_foreign_ends(transaction, saved)
             try:
                 if pipeline.version == 0:
-                    transaction.execute(insert(pipelines).values(created_at=now, **values))
+                    new = insert(pipelines).values(workspace=self._workspace, created_at=now, **values)
+                    transaction.execute(new)
                     return saved
                 same = pipelines.c.id == saved.id, pipelines.c.version == pipeline.version
-                if transaction.execute(update(pipelines).where(*same).values(values)).rowcount:
+                if transaction.execute(update(pipelines).where(self._mine, *same).values(values)).rowcount:
                     return saved
             except IntegrityError as error:
-                if "foreign key" in str(error.orig).lower():
-                    raise NotFoundError(
-                        "store.no_connection",
-                        f"pipeline {saved.name!r} names a source or target that is no connection",
-                        remedy="Save its connections first.",
-                    ) from None
-                if taken(error, pipelines.c.name):
+                if taken(error, pipelines.c.workspace, pipelines.c.name):
                     raise ConflictError(
                         "store.name_taken",
                         f"there is a pipeline {saved.name!r} already",
@@ -73,8 +72,9 @@ class Pipelines:
 
     def list(self) -> list[Pipeline]:
         """All of them, by name."""
+        query = select(pipelines).where(self._mine).order_by(pipelines.c.name)
         with self._database.read() as transaction:
-            return [_read(row) for row in transaction.execute(select(pipelines).order_by(pipelines.c.name))]
+            return [_read(row) for row in transaction.execute(query)]
 
     def delete(self, id: str) -> None:
         """Forget the pipeline with its runs, checkpoints and rejects.
@@ -82,13 +82,27 @@ class Pipelines:
         Raises ConflictError (`store.leased`) while a worker holds it.
         """
         with self._database.write() as transaction:
-            refuse_leased(self._database, transaction, id)
-            if not transaction.execute(delete(pipelines).where(pipelines.c.id == id)).rowcount:
+            mine = self._mine, pipelines.c.id == id
+            if transaction.execute(select(pipelines.c.id).where(*mine)).one_or_none() is None:
                 raise _missing(id)
+            refuse_leased(self._database, transaction, id)
+            transaction.execute(delete(pipelines).where(*mine))
+
+    def _refuse_foreign_ends(self, transaction: Transaction, pipeline: Pipeline) -> None:
+        ends = {pipeline.source, pipeline.target}
+        known = select(connections.c.id).where(
+            connections.c.workspace == self._workspace, connections.c.id.in_(ends)
+        )
+        if set(transaction.scalars(known.with_for_update(read=True))) != ends:
+            raise NotFoundError(
+                "store.no_connection",
+                f"pipeline {pipeline.name!r} names a source or target that is no connection",
+                remedy="Save its connections first.",
+            )
 
     def _one(self, condition: Any, label: str) -> Pipeline:
         with self._database.read() as transaction:
-            row = transaction.execute(select(pipelines).where(condition)).one_or_none()
+            row = transaction.execute(select(pipelines).where(self._mine, condition)).one_or_none()
         if row is None:
             raise _missing(label)
         return _read(row)

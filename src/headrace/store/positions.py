@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Table, func, select
 
 from headrace.connector.target import Token
 from headrace.model.event import Reject
 from headrace.model.stream import Position
-from headrace.store.schema import checkpoint_tokens, checkpoints, rejects
+from headrace.store.schema import checkpoint_tokens, checkpoints, pipelines, rejects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +33,23 @@ class DeadLetter:
     at: datetime
 
 
-def read_checkpoints(transaction: Connection, pipeline: str) -> list[SliceCheckpoint]:
+def within(table: Table, pipeline: str, workspace: str) -> ColumnElement[bool]:
+    """The rows of that pipeline, none when it is not of that workspace."""
+    mine = select(pipelines.c.id).where(pipelines.c.id == pipeline, pipelines.c.workspace == workspace)
+    return table.c.pipeline.in_(mine)
+
+
+def read_checkpoints(transaction: Connection, pipeline: str, workspace: str) -> list[SliceCheckpoint]:
     tokens: dict[str, dict[str, Token]] = {}
     table = checkpoint_tokens
     for row in transaction.execute(
-        select(table).where(table.c.pipeline == pipeline).order_by(table.c.stream)
+        select(table).where(within(table, pipeline, workspace)).order_by(table.c.stream)
     ):
         tokens.setdefault(row.slice, {})[row.stream] = Token(
             pipeline=pipeline, epoch=row.epoch, sequence=row.sequence, position=row.position
         )
     rows = transaction.execute(
-        select(checkpoints).where(checkpoints.c.pipeline == pipeline).order_by(checkpoints.c.slice)
+        select(checkpoints).where(within(checkpoints, pipeline, workspace)).order_by(checkpoints.c.slice)
     )
     return [
         SliceCheckpoint(
@@ -53,8 +59,11 @@ def read_checkpoints(transaction: Connection, pipeline: str) -> list[SliceCheckp
     ]
 
 
-def read_rejects(transaction: Connection, pipeline: str, stream: str | None, limit: int) -> list[DeadLetter]:
-    query = select(rejects).where(rejects.c.pipeline == pipeline).order_by(rejects.c.id.desc()).limit(limit)
+def read_rejects(
+    transaction: Connection, pipeline: str, workspace: str, stream: str | None, limit: int
+) -> list[DeadLetter]:
+    mine = within(rejects, pipeline, workspace)
+    query = select(rejects).where(mine).order_by(rejects.c.id.desc()).limit(limit)
     if stream is not None:
         query = query.where(rejects.c.stream == stream)
     return [
@@ -69,10 +78,10 @@ def read_rejects(transaction: Connection, pipeline: str, stream: str | None, lim
     ]
 
 
-def count_rejects(transaction: Connection, pipeline: str) -> dict[str, int]:
+def count_rejects(transaction: Connection, pipeline: str, workspace: str) -> dict[str, int]:
     rows = transaction.execute(
         select(rejects.c.stream, func.count().label("rows"))
-        .where(rejects.c.pipeline == pipeline)
+        .where(within(rejects, pipeline, workspace))
         .group_by(rejects.c.stream)
         .order_by(rejects.c.stream)
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, func, insert, or_, select, update
 
 from headrace.errors import ConflictError, NotFoundError
 from headrace.model.run import (
@@ -24,8 +23,8 @@ from headrace.model.run import (
     StreamStatus,
 )
 from headrace.store.database import Database
-from headrace.store.leases import Lease, hold
-from headrace.store.schema import attempts, log_lines, run_streams, runs
+from headrace.store.leases import Lease, hold, refuse_foreign
+from headrace.store.schema import attempts, log_lines, pipelines, run_streams, runs
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -42,27 +41,31 @@ class PastAttempt:
 
 
 class Runs:
-    """Where `lease` may be given, a worker that lost it changes nothing: Fenced (`store.lease_lost`)."""
+    """Those of one workspace.
 
-    def __init__(self, database: Database):
+    Where `lease` may be given, a worker that lost it changes nothing: Fenced (`store.lease_lost`).
+    """
+
+    def __init__(self, database: Database, workspace: str):
         self._database = database
+        self._workspace = workspace
+        self._mine = runs.c.workspace == workspace
 
     def queue(self, pipeline: str) -> Run:
         run = Run(id=str(uuid4()), pipeline=pipeline, status=RunStatus.QUEUED, queued_at=datetime.now(UTC))
-        try:
-            with self._database.write() as transaction:
-                transaction.execute(
-                    insert(runs).values(
-                        id=run.id,
-                        pipeline=pipeline,
-                        status=run.status.value,
-                        attempt=run.attempt,
-                        queued_at=run.queued_at,
-                        updated_at=run.queued_at,
-                    )
+        with self._database.write() as transaction:
+            refuse_foreign(transaction, pipeline, self._workspace)
+            transaction.execute(
+                insert(runs).values(
+                    id=run.id,
+                    workspace=self._workspace,
+                    pipeline=pipeline,
+                    status=run.status.value,
+                    attempt=run.attempt,
+                    queued_at=run.queued_at,
+                    updated_at=run.queued_at,
                 )
-        except IntegrityError:
-            raise NotFoundError("store.no_pipeline", f"there is no pipeline {pipeline}") from None
+            )
         return run
 
     def start(self, id: str, lease: Lease) -> Run:
@@ -83,14 +86,15 @@ class Runs:
 
     def get(self, id: str) -> Run:
         with self._database.read() as transaction:
-            return _runs(transaction, [_row(transaction, id)])[0]
+            return _runs(transaction, [self._row(transaction, id)])[0]
 
     def logs(self, id: str, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """The lines that follow line `after`, the oldest first."""
         with self._database.read() as transaction:
             rows = transaction.execute(
                 select(log_lines)
-                .where(log_lines.c.run == id, log_lines.c.line > after)
+                .join(runs)
+                .where(self._mine, log_lines.c.run == id, log_lines.c.line > after)
                 .order_by(log_lines.c.line)
                 .limit(limit)
             )
@@ -107,7 +111,10 @@ class Runs:
         """The first one first."""
         with self._database.read() as transaction:
             rows = transaction.execute(
-                select(attempts).where(attempts.c.run == id).order_by(attempts.c.number)
+                select(attempts)
+                .join(runs)
+                .where(self._mine, attempts.c.run == id)
+                .order_by(attempts.c.number)
             ).all()
         return [
             PastAttempt(
@@ -121,12 +128,20 @@ class Runs:
         ]
 
     def list(
-        self, pipeline: str | None = None, limit: int = 50, *, status: RunStatus | None = None
+        self,
+        pipeline: str | None = None,
+        limit: int = 50,
+        *,
+        status: RunStatus | None = None,
+        teams: Collection[str] | None = None,
     ) -> list[Run]:
-        """The newest first."""
-        query = select(runs).order_by(runs.c.queued_at.desc(), runs.c.id).limit(limit)
+        """The newest first; `teams` leaves those of pipelines that are theirs or nobody's."""
+        query = select(runs).where(self._mine).order_by(runs.c.queued_at.desc(), runs.c.id).limit(limit)
         if pipeline is not None:
             query = query.where(runs.c.pipeline == pipeline)
+        if teams is not None:
+            theirs = or_(pipelines.c.team.is_(None), pipelines.c.team.in_(teams))
+            query = query.join(pipelines, pipelines.c.id == runs.c.pipeline).where(theirs)
         if status is not None:
             query = query.where(runs.c.status == status.value)
         with self._database.read() as transaction:
@@ -138,6 +153,7 @@ class Runs:
         with self._database.write() as transaction:
             if lease is not None:
                 hold(transaction, lease)
+            self._row(transaction, id)
             row = lock_run(transaction, id, lease)
             if status not in TRANSITIONS[RunStatus(row.status)]:
                 raise ConflictError(
@@ -157,7 +173,13 @@ class Runs:
                 # An attempt whose process died could not end itself.
                 mine = attempts.c.run == id, attempts.c.ended_at.is_(None)
                 transaction.execute(update(attempts).where(*mine).values(ended_at=now, error=report))
-            return _runs(transaction, [_row(transaction, id)])[0]
+            return _runs(transaction, [self._row(transaction, id)])[0]
+
+    def _row(self, transaction: Connection, id: str) -> Row[Any]:
+        row = _row(transaction, id)
+        if row.workspace != self._workspace:
+            raise _missing(id)
+        return row
 
 
 def add_lines(transaction: Connection, run: str, lines: Sequence[Mapping[str, Any]]) -> None:
@@ -189,10 +211,12 @@ def _row(transaction: Connection, id: str, *, lock: bool = False) -> Row[Any]:
     query = select(runs).where(runs.c.id == id)
     row = transaction.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFoundError(
-            "store.no_run", f"there is no run {id}", remedy="List the runs, and check the id."
-        )
+        raise _missing(id)
     return row
+
+
+def _missing(id: str) -> NotFoundError:
+    return NotFoundError("store.no_run", f"there is no run {id}", remedy="List the runs, and check the id.")
 
 
 def _runs(transaction: Connection, rows: Sequence[Row[Any]]) -> list[Run]:

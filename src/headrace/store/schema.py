@@ -73,6 +73,14 @@ metadata = MetaData(
 )
 
 
+def _id() -> Column[str]:
+    return Column("id", Text, primary_key=True)
+
+
+def _moment(name: str, *, nullable: bool = False) -> Column[datetime]:
+    return Column(name, Instant, nullable=nullable)
+
+
 def _of(parent: str, *, key: bool = True) -> Column[str]:
     """A reference to the row that this one belongs to and goes with."""
     return Column(
@@ -84,17 +92,149 @@ def _of(parent: str, *, key: bool = True) -> Column[str]:
     )
 
 
+workspaces = Table(
+    "workspaces",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("extras", Json, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+)
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("email", Text, nullable=False),
+    Column("email_key", Text, nullable=False, unique=True),  # the address as it is compared
+    Column("password", Text),  # its hash; without one nobody can sign in by password
+    Column("active", Boolean, nullable=False),
+    Column("admin", Boolean, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("workspace", Text, ForeignKey("workspaces.id", ondelete="SET NULL")),
+    Column("version", Integer, nullable=False),
+    Column("kept", Text),
+    _moment("created_at"),
+    _moment("updated_at"),
+)
+
+members = Table(
+    "members",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    _of("users", key=False),
+    Column("role", Text, nullable=False),
+    _moment("created_at"),
+    UniqueConstraint("workspace", "user"),
+    Index(None, "user"),
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+    UniqueConstraint("workspace", "name"),
+)
+
+team_members = Table(
+    "team_members",
+    metadata,
+    _id(),
+    _of("teams", key=False),
+    _of("users", key=False),
+    Column("owner", Boolean, nullable=False),
+    _moment("created_at"),
+    UniqueConstraint("team", "user"),
+    Index(None, "user"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _id(),
+    _of("users", key=False),
+    Column("hash", Text, nullable=False, unique=True),
+    _moment("created_at"),
+    _moment("expires_at"),
+)
+
+service_tokens = Table(
+    "service_tokens",
+    metadata,
+    _id(),  # the token's jti
+    _of("users", key=False),
+    Column("name", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+    _moment("created_at"),
+    _moment("expires_at"),
+    _moment("revoked_at", nullable=True),
+)
+
+revoked_tokens = Table(
+    "revoked_tokens",
+    metadata,
+    _id(),  # the token's jti
+    _moment("expires_at"),
+)
+
+one_time_tokens = Table(
+    "one_time_tokens",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("purpose", Text, nullable=False),
+    _of("users", key=False),
+    _moment("created_at"),
+    _moment("expires_at"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    Column("email", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("hash", Text, nullable=False, unique=True),
+    _moment("created_at"),
+    _moment("expires_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # SQLite numbers rows by itself only in a column that is INTEGER to the letter.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _moment("at"),
+    Column("actor", Text, nullable=False),
+    Column("workspace", Text),  # no reference: entries outlive what they speak of
+    Column("action", Text, nullable=False),
+    Column("object", Text),
+    Column("detail", Json, nullable=False),
+    Index(None, "workspace", "id"),
+)
+
 connections = Table(
     "connections",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    _id(),
+    _of("workspaces", key=False),
+    Column("team", Text, ForeignKey("teams.id")),
+    Column("name", Text, nullable=False),
     Column("connector", Text, nullable=False),
     Column("settings", Json, nullable=False),
     Column("extras", Json, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
+    UniqueConstraint("workspace", "name"),
 )
 
 secrets = Table(
@@ -112,8 +252,10 @@ secrets = Table(
 pipelines = Table(
     "pipelines",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    _id(),
+    _of("workspaces", key=False),
+    Column("team", Text, ForeignKey("teams.id")),
+    Column("name", Text, nullable=False),
     Column("source", Text, ForeignKey("connections.id"), nullable=False),
     Column("target", Text, ForeignKey("connections.id"), nullable=False),
     Column("paused", Boolean, nullable=False),
@@ -121,6 +263,7 @@ pipelines = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
+    UniqueConstraint("workspace", "name"),
 )
 
 leases = Table(
@@ -138,7 +281,8 @@ leases = Table(
 runs = Table(
     "runs",
     metadata,
-    Column("id", Text, primary_key=True),
+    _id(),
+    _of("workspaces", key=False),
     _of("pipelines", key=False),
     Column("status", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -149,6 +293,7 @@ runs = Table(
     Column("updated_at", Instant, nullable=False),
     CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in RunStatus)})", name="status"),
     Index(None, "pipeline", "queued_at"),
+    Index(None, "workspace", "queued_at"),
 )
 
 attempts = Table(

@@ -16,10 +16,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from headrace.errors import ConfigError
+from headrace.model.workspace import LOCAL
 
 VARIABLE = "HEADRACE_MASTER_KEY"
 KEY_FILE = "master.key"
-WORKSPACE = "default"
+_UNNAMED = "default"  # what the local workspace was called before workspaces had ids
 
 _NONCE = 12
 _MAKE_ONE = "Make a key with: head -c 32 /dev/urandom | base64."
@@ -29,12 +30,13 @@ _MAKE_ONE = "Make a key with: head -c 32 /dev/urandom | base64."
 class Place:
     """Where a secret belongs; sealed text opens in its own place only."""
 
+    workspace: str
     connection: str
     field: str
-    workspace: str = WORKSPACE
 
     def bind(self, purpose: str) -> bytes:
-        return json.dumps([purpose, self.workspace, self.connection, self.field]).encode()
+        workspace = _UNNAMED if self.workspace == LOCAL else self.workspace
+        return json.dumps([purpose, workspace, self.connection, self.field]).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +65,7 @@ class MasterKeys:
         The file is made when there is none. Raises ConfigError for a key that is short, malformed or
         plainly no random one, and for a file that others may read.
         """
-        if text := environment.get(VARIABLE):
-            return cls([_decode(part, VARIABLE) for part in text.split(",")])
-        path = folder / KEY_FILE
-        try:
-            if not path.exists():
-                _make(path)
-            if os.name == "posix" and path.stat().st_mode & 0o077:
-                raise ConfigError(
-                    "store.key_file_open",
-                    f"the key file {path} can be read by others",
-                    remedy=f"Close it: chmod 600 {path}",
-                )
-            lines = path.read_text(encoding="ascii", errors="replace").split()
-        except OSError as error:
-            raise ConfigError(
-                "store.key_file",
-                f"the key file {path} can't be read or made: {error.strerror}",
-                remedy=f"Make the folder writable, or give the key in {VARIABLE}.",
-            ) from None
-        return cls([_decode(line, str(path)) for line in lines or [""]])
+        return cls(load_keys(folder / KEY_FILE, VARIABLE, environment))
 
     def seal(self, text: str, place: Place) -> Sealed:
         data_key = AESGCM.generate_key(bit_length=256)
@@ -112,6 +95,29 @@ class MasterKeys:
         return _decrypt(self._keys[sealed.key_id], sealed.wrapped, place, "data key")
 
 
+def load_keys(path: Path, variable: str, environment: Mapping[str, str]) -> list[bytes]:
+    """The keys of 32 bytes in the variable, else in the file, which is made when there is none."""
+    if text := environment.get(variable):
+        return [_decode(part, variable) for part in text.split(",")]
+    try:
+        if not path.exists():
+            _make(path)
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            raise ConfigError(
+                "store.key_file_open",
+                f"the key file {path} can be read by others",
+                remedy=f"Close it: chmod 600 {path}",
+            )
+        lines = path.read_text(encoding="ascii", errors="replace").split()
+    except OSError as error:
+        raise ConfigError(
+            "store.key_file",
+            f"the key file {path} can't be read or made: {error.strerror}",
+            remedy=f"Make the folder writable, or give the key in {variable}.",
+        ) from None
+    return [_decode(line, str(path)) for line in lines or [""]]
+
+
 def _key_id(key: bytes) -> str:
     return hashlib.sha256(b"headrace master key" + key).hexdigest()[:16]
 
@@ -139,17 +145,17 @@ def _decode(text: str, where: str) -> bytes:
         key = base64.b64decode(text.strip(), validate=True)
     except ValueError:
         raise ConfigError(
-            "store.key_malformed", "a master key is not base64", field=where, remedy=_MAKE_ONE
+            "store.key_malformed", "a key is not base64", field=where, remedy=_MAKE_ONE
         ) from None
     if len(key) != 32:
         raise ConfigError(
             "store.key_length",
-            f"a master key has {len(key)} bytes and needs 32",
+            f"a key has {len(key)} bytes and needs 32",
             field=where,
             remedy=_MAKE_ONE,
         )
     if len(set(key)) < 12:  # 32 random bytes have fewer different ones less than once in 10^15
-        raise ConfigError("store.key_weak", "a master key is not random", field=where, remedy=_MAKE_ONE)
+        raise ConfigError("store.key_weak", "a key is not random", field=where, remedy=_MAKE_ONE)
     return key
 
 

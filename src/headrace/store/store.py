@@ -8,10 +8,13 @@ from typing import Self
 
 from sqlalchemy import select
 
+from headrace.model.workspace import LOCAL
 from headrace.store import positions
 from headrace.store.attempt import Attempt
+from headrace.store.audit import Audit
 from headrace.store.connections import Connections
 from headrace.store.database import Database
+from headrace.store.directory import Directories
 from headrace.store.leases import Lease, Leases, hold
 from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
@@ -19,21 +22,44 @@ from headrace.store.positions import DeadLetter, SliceCheckpoint
 from headrace.store.runs import Runs
 from headrace.store.schema import maintenance
 from headrace.store.secrets import MasterKeys
+from headrace.store.teams import Teams
+from headrace.store.tokens import Tokens
+from headrace.store.users import Users
+from headrace.store.workspaces import Workspaces
 
 
 class Store:
-    """May be used from many threads. A child process opens its own."""
+    """One workspace of a store. May be used from many threads. A child process opens its own.
 
-    def __init__(self, database: Database, keys: MasterKeys):
+    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`,
+    `audit`, `directories`) are of the whole store;
+    all else that it finds or changes is of its workspace.
+    """
+
+    def __init__(self, database: Database, keys: MasterKeys, workspace: str = LOCAL):
         self._database = database
-        self.connections = Connections(database, keys)
-        self.pipelines = Pipelines(database)
-        self.runs = Runs(database)
-        self.leases = Leases(database)
+        self._keys = keys
+        self.workspace = workspace
+        self.connections = Connections(database, keys, workspace)
+        self.pipelines = Pipelines(database, workspace)
+        self.runs = Runs(database, workspace)
+        self.leases = Leases(database, workspace)
+        self.users = Users(database)
+        self.workspaces = Workspaces(database)
+        self.teams = Teams(database)
+        self.tokens = Tokens(database)
+        self.audit = Audit(database)
+        self.directories = Directories(database)
+
+    def within(self, workspace: str) -> Store:
+        """Another workspace of the same store; only one of the two is to be closed."""
+        return Store(self._database, self._keys, workspace)
 
     @classmethod
     def open(cls, url: str, *, keys: MasterKeys) -> Store:
-        """Open `sqlite:///path` or `postgresql://…`, and migrate it first where that is needed.
+        """The local workspace of a store.
+
+        Open `sqlite:///path` or `postgresql://…`, and migrate it first where that is needed.
 
         Raises ConfigError for an address or file that can't be used, or one that a newer headrace has
         migrated; TransientError while the database is away, here as in every other call.
@@ -53,17 +79,17 @@ class Store:
     def checkpoints(self, pipeline: str) -> list[SliceCheckpoint]:
         """Where each slice of the pipeline stands; the target's own token is the truth."""
         with self._database.read() as transaction:
-            return positions.read_checkpoints(transaction, pipeline)
+            return positions.read_checkpoints(transaction, pipeline, self.workspace)
 
     def rejects(self, pipeline: str, stream: str | None = None, limit: int = 100) -> list[DeadLetter]:
         """Dead letters, the newest first."""
         with self._database.read() as transaction:
-            return positions.read_rejects(transaction, pipeline, stream, limit)
+            return positions.read_rejects(transaction, pipeline, self.workspace, stream, limit)
 
     def count_rejects(self, pipeline: str) -> dict[str, int]:
         """How many dead letters there are, by stream."""
         with self._database.read() as transaction:
-            return positions.count_rejects(transaction, pipeline)
+            return positions.count_rejects(transaction, pipeline, self.workspace)
 
     def looked_after(self, pipeline: str, table: str, step: str) -> datetime | None:
         """When the pipeline last looked whether the table is in need of this step of maintenance."""

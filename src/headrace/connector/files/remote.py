@@ -22,6 +22,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from headrace.connector import egress
 from headrace.connector.files.storage import (
     SECTIONS,
     AzureAccess,
@@ -256,6 +257,8 @@ def _changed(where: str) -> HeadraceError:
 
 
 def _client(endpoint: str | None) -> Any:
+    """Options of the client that dials the endpoint, which is allowed to be dialled."""
+    egress.check_url(endpoint)
     allow_http = endpoint is not None and endpoint.startswith("http://")
     return {"allow_http": allow_http, "connect_timeout": "10s", "timeout": "120s"}
 

@@ -28,7 +28,7 @@ from pyiceberg.exceptions import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, ProgrammingError
 
-from headrace.connector import Secret
+from headrace.connector import Secret, egress
 from headrace.connectors.iceberg.config import S3, IcebergConfig
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError, TransientError
 from headrace.model.stream import Stream
@@ -52,6 +52,8 @@ def open_catalog(config: IcebergConfig) -> Catalog:
         "token": _reveal(config.token),
         **_s3(config.s3 or S3()),
     }
+    egress.check_url(config.s3.endpoint if config.s3 else None)
+    egress.check_url(config.uri)
     if config.catalog_type != "sql":
         address = "glue.endpoint" if config.catalog_type == "glue" else "uri"
         properties |= {address: config.uri, "warehouse": config.warehouse}

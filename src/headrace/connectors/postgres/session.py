@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from headrace.connector import egress
 from headrace.connectors.postgres.config import PostgresConfig, Tls
 from headrace.errors import (
     AuthError,
@@ -89,11 +90,31 @@ def connect(config: PostgresConfig) -> Session:
 
             tunnel = stack.enter_context(Tunnel(config.ssh, config.host, config.port, config.connect_timeout))
             options |= {"hostaddr": "127.0.0.1", "port": tunnel.port}
+        else:  # libpq dials these, and shows the name to TLS only
+            addresses = _addresses(config)
+            options["hostaddr"] = ",".join(map(str, addresses))
+            options["host"] = ",".join([config.host] * len(addresses))
         session = Session.connect(autocommit=True, prepare_threshold=None, **options)
         stack.callback(session.close)
         _settle(session)
         session.belongings = stack.pop_all()
     return session
+
+
+def _addresses(config: PostgresConfig) -> tuple[egress.Address, ...]:
+    try:
+        return egress.resolve(config.host)
+    except TransientError:
+        raise _unknown_host(config) from None
+
+
+def _unknown_host(config: PostgresConfig) -> TransientError:
+    return TransientError(
+        "postgres.host_unknown",
+        f"there is no host {config.host!r}",
+        field="host",
+        remedy="Check the name, and that this machine's DNS knows it.",
+    )
 
 
 def _explicit() -> dict[str, Any]:
@@ -237,12 +258,7 @@ def _connection_error(text: str, config: PostgresConfig) -> HeadraceError:
             remedy="Give the PEM text of the authority's certificate.",
         )
     if says("name or service not known|could not translate host|nodename nor|failed to resolve|no address"):
-        return TransientError(
-            "postgres.host_unknown",
-            f"there is no host {config.host!r}",
-            field="host",
-            remedy="Check the name, and that this machine's DNS knows it.",
-        )
+        return _unknown_host(config)
     if says("refused|no route to host|network is unreachable"):
         return TransientError(
             "postgres.refused",

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import paramiko
 
+from headrace.connector import egress
 from headrace.connectors.postgres.config import Ssh
 from headrace.errors import AuthError, ConfigError, TransientError
 
@@ -45,7 +46,7 @@ class Tunnel:
         ssh = self._ssh
         kind, _, key = ssh.known_host.partition(" ")
         try:
-            plain = socket.create_connection((ssh.host, ssh.port), self._timeout)
+            plain = _dial(ssh.host, ssh.port, self._timeout)
         except OSError as error:
             raise TransientError(
                 "postgres.ssh.refused",
@@ -129,3 +130,12 @@ def _pump(source: socket.socket | paramiko.Channel, sink: socket.socket | parami
             end.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError, EOFError):
             end.close()
+
+
+def _dial(host: str, port: int, timeout: float) -> socket.socket:
+    """A connection to one of the host's addresses, all of which may be dialled."""
+    *others, last = egress.resolve(host)
+    for address in others:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((str(address), port), timeout)
+    return socket.create_connection((str(last), port), timeout)
