@@ -95,7 +95,9 @@ def _root(
 
 def main() -> None:
     """Run the command line of this process, and end the process."""
-    gc.set_threshold(50_000)  # what is imported is never garbage: looking for it took a tenth of the start
+    # What is imported is never garbage, and looking for it took a tenth of the start: so many objects that
+    # no start has them, and few enough for cycles to go in a long run.
+    gc.set_threshold(250_000)
     # With Arrow's own allocator a load took an eighth more CPU time and a quarter more memory.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     code = invoke(sys.argv[1:])
