@@ -17,6 +17,7 @@ from benchmarks.scene import ROWS, SETTINGS, Scene, staged
 from servers.postgres import PostgresServer
 
 LIMIT = "limit: COPY | COPY"
+FULL = "limit: DELETE and COPY | COPY"
 Mode = Literal["append", "replace"]
 
 
@@ -25,6 +26,7 @@ def measure(rows: int = ROWS) -> dict[str, Any]:
         homes = {name: Home(scene, name) for name in ("limit", *SIDES, "sling")}
         contestants = [
             _limit(homes["limit"]),
+            _limit_of_full(homes["limit"]),
             *(side(homes[name], mode) for name, side in SIDES.items() for mode in ("append", "replace")),
             _sling(homes["sling"]),
         ]  # fmt: skip
@@ -84,23 +86,31 @@ class Home:
 
 
 def _limit(home: Home) -> Side:
-    read = shlex.join(["psql", "-X", home.source.url, "-c", "COPY trips TO STDOUT (FORMAT binary)"])
-    write = shlex.join(
-        [
-            "psql",
-            "-X",
-            home.target.url,
-            "-c",
-            r"\timing on",
-            "-c",
-            "COPY copy.trips FROM STDIN (FORMAT binary)",
-        ]
-    )
     return Side(
-        name=LIMIT, kind="limit", command=lambda place: ["bash", "-o", "pipefail", "-c", f"{read} | {write}"],
+        name=LIMIT, kind="limit", command=lambda place: _pipe(home, _COPY),
         inner=sides.psql_timing, settings="psql to psql, binary, into an empty table",
         before=home.empty(table=True), sums=home.sums(),
     )  # fmt: skip
+
+
+def _limit_of_full(home: Home) -> Side:
+    """In place of the rows that the other limit has left."""
+    return Side(
+        name=FULL, kind="limit",
+        command=lambda place: _pipe(home, "BEGIN", "DELETE FROM copy.trips", _COPY, "COMMIT"),
+        inner=sides.psql_timing, settings="the same in place of as many rows, in one transaction",
+        sums=home.sums(),
+    )  # fmt: skip
+
+
+_COPY = "COPY copy.trips FROM STDIN (FORMAT binary)"
+
+
+def _pipe(home: Home, *statements: str) -> Command:
+    read = shlex.join(["psql", "-X", home.source.url, "-c", "COPY trips TO STDOUT (FORMAT binary)"])
+    words = [word for statement in (r"\timing on", *statements) for word in ("-c", statement)]
+    write = shlex.join(["psql", "-X", "-v", "ON_ERROR_STOP=1", home.target.url, *words])
+    return ["bash", "-o", "pipefail", "-c", f"{read} | {write}"]
 
 
 def _side(home: Home, name: str, mode: Mode, how: Side) -> Side:
