@@ -100,6 +100,8 @@ def main() -> None:
     gc.set_threshold(250_000)
     # With Arrow's own allocator a load took an eighth more CPU time and a quarter more memory.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # numpy's threads for linear algebra, of which there is none here, would turn idly for a while at first.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = invoke(sys.argv[1:])
     with contextlib.suppress(OSError):  # nobody reads any more
         sys.stderr.flush()
