@@ -23,12 +23,11 @@ Mode = Literal["append", "replace"]
 
 def measure(rows: int = ROWS) -> dict[str, Any]:
     with staged(PostgresServer(settings=SETTINGS), rows) as scene:
-        homes = {name: Home(scene, name) for name in ("limit", *SIDES, "sling")}
+        homes = {name: Home(scene, name) for name in ("limit", *SIDES)}
         contestants = [
             _limit(homes["limit"]),
             _limit_of_full(homes["limit"]),
             *(side(homes[name], mode) for name, side in SIDES.items() for mode in ("append", "replace")),
-            _sling(homes["sling"]),
         ]  # fmt: skip
         return scene.hold("PostgreSQL to PostgreSQL", contestants, _p3)
 
@@ -169,19 +168,6 @@ def _dlt(home: Home, mode: Mode) -> Side:
         sums=home.sums("copied_by_dlt"),
     )  # fmt: skip
     return _side(home, "dlt", mode, side)
-
-
-def _sling(home: Home) -> Side:
-    program = environments.rival("sling").program("sling-linux-amd64")
-    return Side(
-        name="sling, replace", kind="rival", inner=sides.sling_rate, settings="full-refresh",
-        command=lambda place: [
-            "env", f"SLING_HOME_DIR={place}/home", program, "run", "--mode", "full-refresh",
-            "--src-conn", f"{home.source.url}?sslmode=disable", "--src-stream", "public.trips",
-            "--tgt-conn", f"{home.target.url}?sslmode=disable", "--tgt-object", "copy.trips",
-        ],
-        before=home.empty(), sums=home.sums(),
-    )  # fmt: skip
 
 
 SIDES: dict[str, Callable[[Home, Mode], Side]] = {
