@@ -19,6 +19,7 @@ from headrace.store.leases import Lease, Leases, hold
 from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
 from headrace.store.positions import DeadLetter, SliceCheckpoint
+from headrace.store.registry import Registry
 from headrace.store.runs import Runs
 from headrace.store.schema import maintenance
 from headrace.store.secrets import MasterKeys
@@ -32,7 +33,7 @@ class Store:
     """One workspace of a store. May be used from many threads. A child process opens its own.
 
     People and what lets them in (`users`, `workspaces`, `teams`, `tokens`,
-    `audit`, `directories`) are of the whole store;
+    `audit`, `directories`), and the `registry` of connectors, are of the whole store;
     all else that it finds or changes is of its workspace.
     """
 
@@ -50,6 +51,7 @@ class Store:
         self.tokens = Tokens(database)
         self.audit = Audit(database)
         self.directories = Directories(database)
+        self.registry = Registry(database)
 
     def within(self, workspace: str) -> Store:
         """Another workspace of the same store; only one of the two is to be closed."""
