@@ -1,4 +1,4 @@
-"""What an operator decides about people: who may register, how long tokens live, how mail is sent."""
+"""What an operator decides: who may register, how long tokens live, how mail is sent, how APIs behave."""
 
 from __future__ import annotations
 
@@ -38,6 +38,12 @@ class Settings(BaseModel):
     smtp_password: SecretStr | None = None
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
     smtp_from: str = "headrace@localhost"
+    obsrv_port: int | None = Field(default=None, ge=1, le=65535)
+    obsrv_public_catalogue: bool = True
+    obsrv_register_auth: Literal["admin", "none"] = "admin"
+    obsrv_builtin_rows: bool = True
+    obsrv_strict_status: bool = False
+    obsrv_review: bool = False
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
