@@ -8,14 +8,15 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.control.platform import Platform
-from headrace.dialects import ingestion
+from headrace.dialects import ingestion, obsrv
 from headrace.dialects.door import Door
 
 
 def app(platform: Platform) -> ASGIApp:
     """The application over a platform, which stays the caller's to close."""
     door = Door(platform)
-    return Paths(dict.fromkeys(ingestion.PATHS, ingestion.app(door)))
+    apps = {ingestion.PATHS: ingestion.app(door), obsrv.PATHS: obsrv.app(door)}
+    return Paths({path: app for paths, app in apps.items() for path in paths})
 
 
 class Paths:
