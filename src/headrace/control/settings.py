@@ -1,4 +1,4 @@
-"""What an operator decides: who may register, how long tokens live, how mail is sent, how APIs behave."""
+"""What an operator decides: who may register, how mail is sent, how workers work and APIs behave."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ class Settings(BaseModel):
     smtp_password: SecretStr | None = None
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
     smtp_from: str = "headrace@localhost"
+    worker_runs: int = Field(default=2, ge=1, le=256)
+    lease_seconds: float = Field(default=30, ge=1, le=3600)
+    metrics_token: SecretStr | None = None
+    disk_reserve_mb: int = Field(default=256, ge=0)
+    log_format: Literal["auto", "json", "text"] = "auto"
     obsrv_port: int | None = Field(default=None, ge=1, le=65535)
     obsrv_public_catalogue: bool = True
     obsrv_register_auth: Literal["admin", "none"] = "admin"
@@ -61,6 +66,10 @@ class Settings(BaseModel):
             raise ConfigError(
                 "settings.invalid", f"{name}: {first['msg']}", field=name, remedy="Correct the variable."
             ) from None
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
 
     @property
     def token_life(self) -> timedelta:

@@ -17,6 +17,7 @@ bugs = logging.getLogger("headrace.bugs")
 _NOT_REGISTERED = "FAILED_TO_REGISTER_CONNECTOR"
 _REGISTER: dict[str, tuple[int, str]] = {
     "registry.no_file": (400, "connector relative path is missing."),
+    "registry.folder": (500, "failed to download the file"),
     "registry.not_unpacked": (422, "Failed to Extract the File"),
     "registry.no_metadata": (422, "unable to locate the metadata file"),
     "registry.no_folder": (
@@ -90,7 +91,7 @@ def not_registered(error: HeadraceError, *, strict: bool) -> Failure:
     """What became of a package. The precise cause is in the audit log, not here."""
     if error.code == "registry.too_large":
         return too_large()
-    strict_status, words = _REGISTER.get(error.code, (500, "failed to download the file"))
+    strict_status, words = _REGISTER.get(error.code, (500, "Failed to register connector"))
     return _failed_package(strict_status if strict else 500, words.format(error.field))
 
 
