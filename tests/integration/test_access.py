@@ -68,8 +68,8 @@ def attempt(operation: Callable[..., Any], actor: Actor | None) -> Any:
 def test_every_operation_takes_an_actor_and_declares_a_permission(platform: Platform) -> None:
     found = operations(platform)
     assert {name.partition(".")[0] for name in found} == {
-        "Audits", "Connections", "Keys", "Pipelines", "Positions", "Runs", "Sessions", "Teams", "Tokens",
-        "Users", "Workspaces",
+        "Audits", "Connections", "Keys", "Pipelines", "Positions", "Registry", "Runs", "Sessions", "Teams",
+        "Tokens", "Users", "Workspaces",
     }  # fmt: skip
     for service in platform.services():
         public = {n for n, v in vars(type(service)).items() if not n.startswith("_") and callable(v)}
@@ -232,7 +232,7 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
 OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
-    "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
+    "Registry.form", "Registry.packages", "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
     "Connections.default_target",
 }  # fmt: skip
 
