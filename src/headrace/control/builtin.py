@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,9 @@ from headrace import catalog
 from headrace.connector import ConnectorSpec
 from headrace.connector.files.storage import SECTIONS
 from headrace.model.registry import Origin, RegistryEntry
+
+NATIVE = "built-in"
+"""The contract of entries that our own connectors serve."""
 
 RELEASED = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -30,13 +33,6 @@ class BuiltIn:
     @property
     def id(self) -> str:
         return f"{self.name}-connector-{self.version}"
-
-    @property
-    def spec(self) -> ConnectorSpec | None:
-        """None while the catalogue has no such source."""
-        spec = catalog.connectors().get(self.connector)
-        served = spec and spec.source and (self.scheme is None or self.scheme in spec.config.schemes)
-        return spec if served else None
 
 
 BUILT_IN = tuple(
@@ -85,7 +81,7 @@ _SEED_FORM = {"postgres": "PostgreSQL", "mysql": "MySQL"}
 def built_in() -> Iterator[RegistryEntry]:
     """By id. One that the catalogue can't serve yet says so, and asks for nothing."""
     for each in BUILT_IN:
-        spec = each.spec
+        spec = _source(each.connector, each.scheme)
         reason = None if spec else "this version of Headrace has no such source yet"
         about = f"Moves rows out of {each.title} into tables"
         yield RegistryEntry(
@@ -101,11 +97,54 @@ def built_in() -> Iterator[RegistryEntry]:
             owner="Headrace",
             icon=_icon(each.title),
             ui_spec=_ui_spec(each, spec),
-            origin=Origin(runnable=reason is None, reason=reason, contract="built-in"),
+            origin=Origin(runnable=reason is None, reason=reason, contract=NATIVE),
             created_at=RELEASED,
             updated_at=RELEASED,
             live_at=RELEASED,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a filled-in form means to the catalogue; `secrets` are dotted paths in the form's section."""
+
+    connector: str
+    settings: Mapping[str, Any] = field(repr=False)
+    stream: str
+    cursor: str | None = None
+    secrets: frozenset[str] = frozenset()
+
+
+def wanted(id: str, config: Mapping[str, Any]) -> Wanted | None:
+    """The `connector_config` of a built-in entry, checked by its form; None while it can't be run."""
+    found = next((each for each in BUILT_IN if each.id == id), None)
+    if found is None:
+        return None
+    kinds = {kind: name for name, kind in _SEED_FORM.items()}
+    connector = kinds.get(config.get("databaseType", ""), found.connector)
+    spec = _source(connector, found.scheme)
+    if spec is None:
+        return None
+    if connector not in _SEED_FORM:
+        secrets = spec.config.secret_fields()
+        return Wanted(connector=connector, settings=config, stream="*", secrets=secrets)
+    info, table = dict(config["connection_info"]), config["schemaInfo"]["table"]
+    database = info.pop("name")
+    schema = "public" if connector == "postgres" else database
+    return Wanted(
+        connector=connector,
+        settings={**info, "database": database},
+        stream=table if "." in table else f"{schema}.{table}",
+        cursor=config["schemaInfo"].get("timestampColumn"),
+        secrets=frozenset({"connection_info.password"}),
+    )
+
+
+def _source(connector: str, scheme: str | None) -> ConnectorSpec | None:
+    """The catalogue's source of that name, if it reads such addresses."""
+    spec = catalog.connectors().get(connector)
+    served = spec and spec.source and (scheme is None or scheme in spec.config.schemes)
+    return spec if served else None
 
 
 def _icon(title: str) -> str:

@@ -155,11 +155,20 @@ class Registry(Guarded):
 
     @needs(Permission.ADMINISTER, changes=True)
     def take_over(self, actor: Actor, entries: Sequence[RegistryEntry]) -> Sequence[RegistryEntry]:
-        """Enter rows of another registry as they are; they have no package, so they can't be run.
+        """Enter rows of another registry as they are, without their packages: those run that have the id of
+        a built-in one, by our own connector.
 
         Raises ConflictError (`store.registry_taken`); nothing is entered then.
         """
-        return self._store.registry.put(entries)
+        ours = {entry.id: entry.origin for entry in built_in() if entry.origin.runnable}
+        return self._store.registry.put(
+            [
+                replace(e, origin=replace(ours[e.id], archive=e.origin.archive, program=e.origin.program))
+                if e.id in ours
+                else e
+                for e in entries
+            ]
+        )
 
     def _look(self, by: Actor | None) -> None:
         if not self._settings.obsrv_public_catalogue:

@@ -80,3 +80,45 @@ class Package:
     runnable: bool
     reason: str | None
     entries: tuple[str, ...]
+
+
+class InstanceStatus(StrEnum):
+    PUBLISHING = "Publishing"  # made; its source has not been reached yet
+    LIVE = "Live"
+    RETIRED = "Retired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A pipeline as the dialect of the registry sees it: an entry, filled in, that feeds a dataset.
+
+    `id` is the pipeline's. The configs have the members of the entry's form, with marks in the place of
+    secrets. `state` is the saved position of each slice, `rows` what its latest runs have committed.
+    """
+
+    id: str
+    dataset: str
+    entry: str
+    connector_config: Mapping[str, Any] = field(default_factory=dict)
+    operations_config: Mapping[str, Any] = field(default_factory=dict)
+    status: InstanceStatus = InstanceStatus.PUBLISHING
+    state: Mapping[str, Any] = field(default_factory=dict)
+    rows: int = 0
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceDraft:
+    """What is wanted of a new instance, secrets in the open.
+
+    `id` is random, and of the caller's choice; `target` is the id of a connection.
+    """
+
+    id: str
+    dataset: str
+    entry: str
+    target: str
+    connector_config: Mapping[str, Any] = field(repr=False)
+    operations_config: Mapping[str, Any] = field(default_factory=dict)
+    paused: bool = False
