@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import httpx
 import pytest
 
 from headrace.control.access import OPERATOR
@@ -21,7 +25,9 @@ from headrace.errors import ConfigError, ConflictError, NotFoundError, SignInNee
 from headrace.model.registry import Origin, RegistryEntry, RegistryStatus
 from headrace.store import Store
 from tests.archives import METADATA, files, tar
+from tests.integration.site import Site
 from tests.integration.tenants import platform_of
+from tests.waiting import HANGS
 
 Make = Callable[..., Platform]
 
@@ -237,3 +243,19 @@ def test_the_form_of_an_entry_is_there_whatever_its_status(make: Make) -> None:
     assert platform.registry.form(OPERATOR, "postgres-connector-1.0.0").secrets()
     with pytest.raises(NotFoundError):
         platform.registry.form(OPERATOR, METADATA["id"])
+
+
+def test_the_api_of_the_registry_may_have_a_port_of_its_own(tmp_path: Path) -> None:
+    with ExitStack() as undo:
+        site = Site(tmp_path, f"sqlite:///{tmp_path}/headrace.db", undo)
+        server = site.start("serve", "--port", "0", "--no-worker", OBSRV_PORT="0", LOG_FORMAT="json")
+        alone, everything = (
+            json.loads(server.line(word))["address"] for word in ("the Obsrv API", '"ready"')
+        )
+        at = "/v2/connectors/read/postgres-connector-1.0.0"
+        for address in (alone, everything):
+            assert httpx.get(address + at, timeout=HANGS).json()["result"]["status"] == "Live"
+        assert httpx.get(alone + "/health", timeout=HANGS).status_code == 404
+        assert httpx.get(everything + "/health", timeout=HANGS).status_code == 200
+        server.signal(signal.SIGTERM)
+        assert server.end().code == 0

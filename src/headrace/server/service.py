@@ -72,6 +72,7 @@ class Service:
             listener = undo.enter_context(closing(_listen(host, self._settings.obsrv_port)))
             web = _Web(obsrv_alone(platform), listener)
             undo.enter_context(_beside(web.run, web.stop))
+            logs.tell("info", "the Obsrv API", address=f"http://{shown(listener)}")
 
     def work(self) -> int:
         """Work off runs until a signal comes; gives the exit code.
