@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from headrace import catalog
@@ -163,7 +164,7 @@ def _ui_spec(each: BuiltIn, spec: ConnectorSpec | None) -> dict[str, Any]:
     elif spec is None:
         connector = _object("Connector Config", {}, encrypt=True)
     else:
-        schema = spec.config.model_json_schema(by_alias=True)
+        schema = _schema(spec)
         properties = _pruned(schema.get("properties", {}), each.scheme)
         members = {name: _member(value, schema.get("$defs", {})) for name, value in properties.items()}
         if each.scheme and "url" in members:
@@ -177,6 +178,12 @@ def _ui_spec(each: BuiltIn, spec: ConnectorSpec | None) -> dict[str, Any]:
         "schema": {"type": "object", "properties": sections},
         "properties": {"connector_config": hints, "operations_config": fixed},
     }
+
+
+@cache
+def _schema(spec: ConnectorSpec) -> dict[str, Any]:
+    schema: dict[str, Any] = spec.config.model_json_schema(by_alias=True)
+    return schema
 
 
 def _pruned(properties: Mapping[str, Any], scheme: str | None) -> dict[str, Any]:

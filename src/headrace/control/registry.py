@@ -57,13 +57,11 @@ class Registry(Guarded):
         """By id, with these statuses and categories, or with any. Raises SignInNeeded for nobody where the
         catalogue is not public."""
         self._look(by)
-        stored = self._store.registry.list(statuses=statuses, categories=categories)
-        ours = [
+        return [
             entry
-            for entry in self._built_in()
+            for entry in self._everything()
             if (not statuses or entry.status in statuses) and (not categories or entry.category in categories)
         ]
-        return sorted((*ours, *stored), key=lambda entry: entry.id)
 
     @needs(Permission.ANYONE)
     def read(
@@ -71,8 +69,7 @@ class Registry(Guarded):
     ) -> RegistryEntry:
         """Raises NotFoundError unless it has that status; and as `list`."""
         self._look(by)
-        found = next((entry for entry in self._built_in() if entry.id == id), None)
-        found = found or self._store.registry.get(id)
+        found = self._find(id)
         if found.status is not status:
             raise NotFoundError("registry.other_status", f"there is no {status.value} entry {id}")
         return found
@@ -80,8 +77,7 @@ class Registry(Guarded):
     @needs(Permission.SIGNED_IN)
     def form(self, actor: Actor, id: str) -> Form:
         """What is to be filled in to use the entry, whatever its status. Raises NotFoundError."""
-        ours = next((entry for entry in self._built_in() if entry.id == id), None)
-        return read_form((ours or self._store.registry.get(id)).ui_spec)
+        return read_form(self._find(id).ui_spec)
 
     @needs(Permission.SIGNED_IN)
     def packages(self, actor: Actor) -> Sequence[Package]:
@@ -135,13 +131,9 @@ class Registry(Guarded):
 
         Raises NotFoundError, ConflictError (`store.registry_status`) for what is no draft.
         """
-        moved = self._store.registry
-        entry = moved.move(id, RegistryStatus.IN_VALIDATION, of=RegistryStatus.DRAFT)
-        found = self._doubts(entry)
-        if not found:
-            return entry
-        draft = RegistryStatus.DRAFT
-        return moved.move(id, draft, of=RegistryStatus.IN_VALIDATION, report=list(found))
+        found = self._doubts(self._store.registry.get(id))
+        status = RegistryStatus.DRAFT if found else RegistryStatus.IN_VALIDATION
+        return self._store.registry.move(id, status, of=RegistryStatus.DRAFT, report=list(found))
 
     @needs(Permission.ADMINISTER, changes=True)
     def approve(self, actor: Actor, id: str) -> RegistryEntry:
@@ -174,11 +166,21 @@ class Registry(Guarded):
         if not self._settings.obsrv_public_catalogue:
             allow(by, Permission.SIGNED_IN)
 
-    def _built_in(self) -> Iterator[RegistryEntry]:
-        """Those whose id no package has."""
-        if self._settings.obsrv_builtin_rows:
-            taken = {entry.id for entry in self._store.registry.list()}
-            yield from (entry for entry in built_in() if entry.id not in taken)
+    def _everything(self) -> Sequence[RegistryEntry]:
+        """By id. What a package brought, or another registry held, stands before what is built in."""
+        stored = self._store.registry.list()
+        taken = {entry.id for entry in stored}
+        ours = [e for e in built_in() if e.id not in taken] if self._settings.obsrv_builtin_rows else []
+        return sorted((*ours, *stored), key=lambda entry: entry.id)
+
+    def _find(self, id: str) -> RegistryEntry:
+        try:
+            return self._store.registry.get(id)
+        except NotFoundError:
+            found = next((e for e in built_in() if e.id == id), None)
+            if found is None or not self._settings.obsrv_builtin_rows:
+                raise
+            return found
 
     def _register(self, archive: str, content: IO[bytes]) -> Sequence[RegistryEntry]:
         with self._work() as work:

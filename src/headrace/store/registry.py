@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zlib import crc32
@@ -27,17 +27,10 @@ class Registry:
     def __init__(self, database: Database):
         self._database = database
 
-    def list(
-        self, *, statuses: Iterable[RegistryStatus] = (), categories: Iterable[str] = ()
-    ) -> Sequence[RegistryEntry]:
-        """By id; no status or no category means every one."""
-        query = select(registry).order_by(registry.c.id)
-        if wanted := [status.value for status in statuses]:
-            query = query.where(registry.c.status.in_(wanted))
-        if kinds := list(categories):
-            query = query.where(registry.c.category.in_(kinds))
+    def list(self) -> Sequence[RegistryEntry]:
+        """By id."""
         with self._database.read() as transaction:
-            return [_read(row) for row in transaction.execute(query)]
+            return [_read(row) for row in transaction.execute(select(registry).order_by(registry.c.id))]
 
     def get(self, id: str) -> RegistryEntry:
         with self._database.read() as transaction:
