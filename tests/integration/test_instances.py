@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -166,6 +167,29 @@ def test_files_in_a_bucket_are_an_instance_too(platform: Platform, lake: Connect
     assert made.connector_config["s3"] == {"access_key_id": "k", "secret_access_key": "********"}
     pipeline = platform.pipelines.get(OPERATOR, made.id)
     assert platform.connections.get(OPERATOR, pipeline.source).secrets == ("s3.secret_access_key",)
+
+
+def test_a_package_is_an_instance_once_it_is_installed(
+    platform: Platform, lake: Connection, tmp_path: Path
+) -> None:
+    form = {"type": "object", "properties": {"rows": {"type": "integer"}, "seed": {"type": "integer"}}}
+    registry = platform.registry
+    registry.register(OPERATOR, "x.tar.gz", io.BytesIO(tar(files({"contract": "airbyte"}, form))))
+    (package,) = registry.packages(OPERATOR)
+    wish = draft(lake, entry="rates-connector-1.0.0", connector_config={"rows": 100})
+    with pytest.raises(ConfigError, match="its package is not installed"):
+        platform.instances.publish(OPERATOR, wish)
+    with pytest.raises(NotFoundError):
+        registry.installed(OPERATOR, package.digest, "nothing")
+    registry.installed(OPERATOR, package.digest, "generator")
+    made = platform.instances.publish(OPERATOR, wish)
+    pipeline = platform.pipelines.get(OPERATOR, made.id)
+    assert (pipeline.streams[0].stream, pipeline.streams[0].target) == ("*", None)
+    ends = platform.pipelines.ends(OPERATOR, pipeline)
+    platform.runs.run(OPERATOR, job(pipeline, *ends), Stop(), Silent())
+    assert platform.instances.get(OPERATOR, made.id).rows >= 100
+    registry.register(OPERATOR, "x.tar.gz", io.BytesIO(tar(files({"contract": "airbyte", "name": "Other"}))))
+    assert registry.read("rates-connector-1.0.0").origin.connector is None
 
 
 def test_a_pipeline_of_another_kind_is_no_instance(platform: Platform, lake: Connection) -> None:

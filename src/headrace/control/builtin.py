@@ -98,7 +98,12 @@ def built_in() -> Iterator[RegistryEntry]:
             owner="Headrace",
             icon=_icon(each.title),
             ui_spec=_ui_spec(each, spec),
-            origin=Origin(runnable=reason is None, reason=reason, contract=NATIVE),
+            origin=Origin(
+                connector=each.connector if spec else None,
+                contract=NATIVE,
+                runnable=reason is None,
+                reason=reason,
+            ),
             created_at=RELEASED,
             updated_at=RELEASED,
             live_at=RELEASED,
@@ -287,3 +292,6 @@ _OPERATIONS = _object(
     },
     dependencies={"pollingInterval": {"oneOf": [_ONCE, _PERIODIC]}},
 )
+
+OPERATIONS_FORM = {"schema": {"properties": {"operations_config": _OPERATIONS}}}
+"""For entries whose own form has no such section."""

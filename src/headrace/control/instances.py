@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.connector import HIDDEN, ReadMode
 from headrace.control.access import Actor, Guarded, Permission, needs
-from headrace.control.builtin import NATIVE, Wanted, wanted
-from headrace.control.form import CONNECTOR, OPERATIONS
+from headrace.control.builtin import NATIVE, OPERATIONS_FORM, Wanted, wanted
+from headrace.control.form import CONNECTOR, OPERATIONS, Form, read_form
 from headrace.errors import ConfigError, NotFoundError
 from headrace.model.connection import Connection
 from headrace.model.pipeline import Pipeline, StreamChoice, Tuning
-from headrace.model.registry import Instance, InstanceDraft, InstanceStatus
+from headrace.model.registry import Instance, InstanceDraft, InstanceStatus, RegistryEntry
 from headrace.store import Store
 
 if TYPE_CHECKING:
@@ -63,14 +63,13 @@ class Instances(Guarded):
         (`instances.not_runnable`); what `Connections.create` and `Pipelines.create` raise.
         """
         entry = self._registry.read(draft.entry, by=actor)
-        self._registry.form(actor, draft.entry).check(
-            {CONNECTOR: draft.connector_config, OPERATIONS: draft.operations_config}
-        )
-        source = wanted(draft.entry, draft.connector_config) if entry.origin.contract == NATIVE else None
+        form = _whole(self._registry.form(actor, draft.entry))
+        form.check({CONNECTOR: draft.connector_config, OPERATIONS: draft.operations_config})
+        source = _wanted(entry, form, draft.connector_config)
         if source is None:
             raise ConfigError(
                 "instances.not_runnable",
-                f"{draft.entry} can't be run here: {entry.origin.reason or 'it is not installed'}",
+                f"{draft.entry} can't be run here: {entry.origin.reason or 'its package is not installed'}",
                 field="connector_id",
                 remedy="Choose an entry that can be run, see headrace registry list.",
             )
@@ -121,6 +120,22 @@ class Instances(Guarded):
             created_at=pipeline.created_at,
             updated_at=pipeline.updated_at,
         )
+
+
+def _whole(form: Form) -> Form:
+    """With the usual members for how it runs, where the form has none of its own."""
+    if any(field.path[0] == OPERATIONS for field in form.fields):
+        return form
+    return Form((*form.fields, *read_form(OPERATIONS_FORM).fields), form.warnings)
+
+
+def _wanted(entry: RegistryEntry, form: Form, config: Mapping[str, Any]) -> Wanted | None:
+    if entry.origin.contract == NATIVE:
+        return wanted(entry.id, config)
+    if entry.origin.connector is None:
+        return None
+    secrets = frozenset(".".join(path[1:]) for path in form.secrets())
+    return Wanted(connector=entry.origin.connector, settings=config, stream="*", secrets=secrets)
 
 
 def _pipeline(name: str, source: str, draft: InstanceDraft, of: Wanted) -> Pipeline:

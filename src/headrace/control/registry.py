@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from headrace import catalog
 from headrace.control.access import OPERATOR, Actor, Guarded, Permission, allow, needs
 from headrace.control.builtin import built_in
 from headrace.control.form import Form, read_form
@@ -97,6 +98,16 @@ class Registry(Guarded):
             )
             for digest, entries in sorted(brought.items())
         ]
+
+    @needs(Permission.ADMINISTER, changes=True)
+    def installed(self, actor: Actor, digest: str, connector: str) -> None:
+        """The package of that digest is this connector of the catalogue from now on.
+
+        A package that was entered again, with other content, has to be installed again. Raises
+        NotFoundError for what is not in the catalogue.
+        """
+        catalog.connector(connector)
+        self._store.registry.name(digest, connector)
 
     @needs(Permission.ANYONE)
     def registrar(self, *, by: Actor | None) -> Actor:

@@ -24,12 +24,14 @@ class Origin:
     """Where an entry comes from, and whether it can be run.
 
     `digest` is the SHA-256 of the package, None for what is built in or was imported as a row alone.
-    `contract` is how the package speaks (`airbyte`, `headrace/1`, or None). `reason` says why it is not
-    `runnable`; `report` what was found wrong with it without refusing it. `archive` is the name under
-    which it came, `program` names its folder and entry points, as its metadata say.
+    `connector` is its name in the catalogue, None while it has none there. `contract` is how the package
+    speaks (`airbyte`, `headrace/1`, or None). `reason` says why it is not `runnable`; `report` what was
+    found wrong with it without refusing it. `archive` is the name under which it came, `program` names
+    its folder and entry points, as its metadata say.
     """
 
     digest: str | None = None
+    connector: str | None = None
     contract: str | None = None
     runnable: bool = False
     reason: str | None = None

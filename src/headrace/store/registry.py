@@ -74,6 +74,12 @@ class Registry:
             transaction.execute(change.values(status=status.value, updated_at=now, **values))
             return _one(transaction, id)
 
+    def name(self, digest: str, connector: str | None) -> None:
+        """Say what the entries of a package are called in the catalogue."""
+        change = update(registry).where(registry.c.digest == digest)
+        with self._database.write() as transaction:
+            transaction.execute(change.values(connector=connector, updated_at=datetime.now(UTC)))
+
     def _wait(self, transaction: Transaction, names: set[str]) -> None:
         """Until no other transaction has these connectors; there may be no row yet that could be locked."""
         if self._database.is_sqlite:

@@ -290,6 +290,7 @@ registry = Table(
     Column("status", Text, nullable=False),
     Column("ui_spec", Json, nullable=False),
     Column("digest", Text),  # of the package
+    Column("connector", Text),  # its name in the catalogue
     Column("contract", Text),
     Column("runnable", Boolean, nullable=False),
     Column("reason", Text),

@@ -29,6 +29,7 @@ def upgrade() -> None:
         text("status"),
         text("ui_spec"),
         text("digest", nullable=True),
+        text("connector", nullable=True),
         text("contract", nullable=True),
         sa.Column("runnable", sa.Boolean, nullable=False),
         text("reason", nullable=True),
