@@ -14,9 +14,16 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
 
 from headrace.control.access import OPERATOR
 from headrace.control.platform import Platform
+from headrace.dialects import obsrv
+from headrace.dialects.door import Door
+from headrace.dialects.obsrv import schema, translate
 from headrace.errors import ConfigError
 from headrace.model.registry import RegistryEntry, RegistryStatus
 from tests.archives import FORM, files, tar
@@ -180,6 +187,34 @@ def test_the_first_defect_of_a_list_is_told_in_the_known_words(nobody: httpx.Cli
         answer = nobody.post(LIST, json=body)
         assert answer.status_code == 400
         failed(answer, "api.connectors.list", "CONNECTORS_LIST_INPUT_INVALID", message, plain=False)
+
+
+ANYTHING = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({})
+FILTER = st.lists(st.sampled_from(["Live", "Draft", "File", "Stream", 1]), max_size=3) | ANYTHING
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "id": st.just("api.connectors.list") | ANYTHING,
+            "ver": ANYTHING,
+            "ts": ANYTHING,
+            "params": st.just({"msgid": "x"}) | st.dictionaries(st.just("msgid"), ANYTHING) | ANYTHING,
+            "request": st.dictionaries(
+                st.sampled_from(["filters", "x"]),
+                st.dictionaries(st.sampled_from(["status", "category", "x"]), FILTER) | ANYTHING,
+            )
+            | ANYTHING,
+            "x": ANYTHING,
+        },
+    )
+    | ANYTHING
+)
+def test_a_list_has_a_defect_when_its_published_schema_says_so(body: Any) -> None:
+    published = schema.LIST_BODY["requestBody"]["content"]["application/json"]["schema"]
+    good = Draft202012Validator(published).is_valid(body)
+    assert (translate.defect(body) is None) == good
 
 
 def test_a_body_of_another_kind_counts_as_an_empty_one(nobody: httpx.Client) -> None:
@@ -384,6 +419,14 @@ def test_the_coverage_names_every_route_and_none_besides() -> None:
     assert set(promised) == routes
     assert {each["state"] for each in promised.values()} <= {"done", "partial", "notyet", "never"}
     assert all(each["state"] == "done" or each.get("reason") for each in promised.values())
+
+
+def test_the_document_of_the_api_is_a_good_one_and_names_every_route(platform: Platform) -> None:
+    document = obsrv.app(Door(platform)).openapi()
+    validate(document)
+    operations = {f"{m.upper()} {path}" for path, item in document["paths"].items() for m in item}
+    table = Path(__file__).parents[2] / "src/headrace/dialects/obsrv/coverage.toml"
+    assert operations == set(tomllib.loads(table.read_text())["operations"])
 
 
 def test_rows_of_another_registry_are_taken_over(platform: Platform, nobody: httpx.Client) -> None:

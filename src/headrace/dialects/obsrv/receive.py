@@ -23,6 +23,7 @@ from headrace.errors import ConfigError, SignInNeeded
 
 BODY_BYTES = 1 << 20
 UPLOAD_BYTES = 200 << 20
+_FIELDS, _FIELD_BYTES = 100, 64 << 10
 _FRAMES = 1 << 20  # of a form, around its file
 
 
@@ -50,7 +51,8 @@ async def upload(request: Request) -> AsyncIterator[tuple[str, UploadFile]]:
         raise Refused(_not_multipart(request))
     stream = _bounded(request, UPLOAD_BYTES + _FRAMES)
     try:
-        form = await MultiPartParser(request.headers, stream).parse()
+        parser = MultiPartParser(request.headers, stream, max_fields=_FIELDS, max_part_size=_FIELD_BYTES)
+        form = await parser.parse()
     except (MultiPartException, UnicodeError):
         raise Refused(_not_multipart(request)) from None
     try:

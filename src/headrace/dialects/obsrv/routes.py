@@ -6,13 +6,14 @@ from fastapi import APIRouter, FastAPI, Request
 
 from headrace.control.access import Actor
 from headrace.dialects.door import Door
-from headrace.dialects.obsrv import errors, translate, wire
+from headrace.dialects.obsrv import errors, schema, translate, wire
 from headrace.dialects.obsrv.errors import Refused
 from headrace.dialects.obsrv.receive import caller, json_body, upload
 from headrace.dialects.obsrv.wire import Envelope
 from headrace.errors import NotFoundError
 
 PATHS = ("/v2",)
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 router = APIRouter(prefix="/v2", tags=["Connectors"])
 
@@ -28,7 +29,7 @@ async def _looker(request: Request) -> Actor | None:
     return None if door.platform.settings.obsrv_public_catalogue else await caller(door, request)
 
 
-@router.post("/connectors/list")
+@router.post("/connectors/list", responses=schema.LIST_ANSWERS, openapi_extra=schema.LIST_BODY)
 async def list_(request: Request) -> Envelope:
     door, by = _door(request), await _looker(request)
     body = await json_body(request)
@@ -39,7 +40,7 @@ async def list_(request: Request) -> Envelope:
     return wire.success(wire.LIST, result, translate.asked(body))
 
 
-@router.get("/connectors/read/{id}")
+@router.get("/connectors/read/{id}", responses=schema.READ_ANSWERS, openapi_extra=schema.READ_QUERY)
 async def read(request: Request, id: str) -> Envelope:
     door, by = _door(request), await _looker(request)
     status = translate.status_of(request.query_params.get("mode"))
@@ -49,7 +50,7 @@ async def read(request: Request, id: str) -> Envelope:
     return wire.success(wire.READ, translate.read(entry))
 
 
-@router.post("/connector/register")
+@router.post("/connector/register", responses=schema.REGISTER_ANSWERS, openapi_extra=schema.REGISTER_BODY)
 async def register(request: Request) -> Envelope:
     door = _door(request)
     registry = door.platform.registry
@@ -74,7 +75,7 @@ def app(door: Door) -> FastAPI:
     made.include_router(router)
     errors.install(made)
 
-    @made.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
+    @made.api_route("/{path:path}", methods=_METHODS, include_in_schema=False)
     async def nothing(request: Request) -> Envelope:
         body = await json_body(request)
         return wire.failure(errors.no_route(), translate.asked(body))

@@ -22,7 +22,7 @@ _FILTERS = {
     "type": "object",
     "properties": {"status": _choice(*wire.STATUSES), "category": _choice(*wire.CATEGORIES)},
 }
-_LIST = {
+LIST_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ("id", "ver", "ts", "params", "request"),
     "properties": {
@@ -40,7 +40,7 @@ def defect(body: Any) -> str | None:
 
     Clients know these texts by heart, and which of several defects comes first.
     """
-    return _defect(_LIST, body, ())
+    return _defect(LIST_SCHEMA, body, ())
 
 
 def _defect(schema: Mapping[str, Any], value: Any, path: tuple[str, ...]) -> str | None:
