@@ -16,6 +16,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 import unicodedata
 import zipfile
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ MEMORY_BYTES = 512 * MIB
 CPU_SECONDS = 120
 SECONDS = 300
 _HEADERS = ENTRIES * 2048  # of a tar that is inflated before it is read
+_AT_ONCE = threading.BoundedSemaphore(2)  # of so much memory each
 _REFUSED = 3
 _BLOCK = 256 << 10
 
@@ -51,10 +53,10 @@ def unpack_apart(archive: Path, folder: Path, *, zipped: bool) -> None:
     """
     command = [sys.executable, "-I", "-m", __name__, str(archive), str(folder), "zip" if zipped else "tar"]
     environ = {"LANG": "C.UTF-8", "PATH": os.defpath}
+    options: dict[str, Any] = {"env": environ, "stdin": subprocess.DEVNULL, "timeout": SECONDS}
     try:
-        done = subprocess.run(
-            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
-        )
+        with _AT_ONCE:
+            done = subprocess.run(command, capture_output=True, check=False, **options)
     except subprocess.TimeoutExpired:
         raise Refused("unpacking took too long") from None
     if done.returncode == _REFUSED:
