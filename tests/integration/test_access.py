@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -16,6 +17,7 @@ from headrace.control.platform import Platform
 from headrace.control.watch import Watcher
 from headrace.engine.stop import Stop
 from headrace.errors import AuthError, HeadraceError, NotFoundError, SignInNeeded
+from headrace.model.registry import InstanceDraft
 from headrace.model.run import RunFilter
 from headrace.model.workspace import Role
 from headrace.store import Store
@@ -68,8 +70,8 @@ def attempt(operation: Callable[..., Any], actor: Actor | None) -> Any:
 def test_every_operation_takes_an_actor_and_declares_a_permission(platform: Platform) -> None:
     found = operations(platform)
     assert {name.partition(".")[0] for name in found} == {
-        "Audits", "Connections", "Keys", "Pipelines", "Positions", "Runs", "Sessions", "Teams", "Tokens",
-        "Users", "Workspaces",
+        "Audits", "Connections", "Instances", "Keys", "Pipelines", "Positions", "Registry", "Runs",
+        "Sessions", "Teams", "Tokens", "Users", "Workspaces",
     }  # fmt: skip
     for service in platform.services():
         public = {n for n, v in vars(type(service)).items() if not n.startswith("_") and callable(v)}
@@ -170,6 +172,11 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Connections.try_out": lambda p, a, t: p.connections.try_out(a, t.source.id),
     "Connections.create": lambda p, a, t: p.connections.create(a, replace(t.source, team=t.team.id), {
         "host": "h", "database": "d", "username": "u"}),
+    "Instances.get pipeline": lambda p, a, t: p.instances.get(a, t.pipeline.id),
+    "Instances.retire": lambda p, a, t: p.instances.retire(a, t.pipeline.id),
+    "Instances.publish": lambda p, a, t: p.instances.publish(a, InstanceDraft(
+        id=str(uuid4()), dataset="d", entry="aws-s3-connector-0.1.0", target=t.target.id,
+        connector_config={"url": "s3://b/*.csv"})),
     "Pipelines.get": lambda p, a, t: p.pipelines.get(a, t.pipeline.id),
     "Pipelines.create": lambda p, a, t: p.pipelines.create(a, replace(t.pipeline, id="new", name="new")),
     "Pipelines.update": lambda p, a, t: p.pipelines.update(a, replace(t.pipeline, paused=True)),
@@ -232,7 +239,8 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
 OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
-    "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
+    "Instances.list", "Registry.form", "Registry.packages", "Workspaces.invite", "Workspaces.active",
+    "Workspaces.set_broker", "Workspaces.try_broker",
     "Connections.default_target",
 }  # fmt: skip
 

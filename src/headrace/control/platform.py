@@ -18,8 +18,10 @@ from headrace.store import MasterKeys, Store
 
 if TYPE_CHECKING:
     from headrace.control.audits import Audits
+    from headrace.control.instances import Instances
     from headrace.control.keys import Keys
     from headrace.control.mail import Mailer
+    from headrace.control.registry import Registry
     from headrace.control.sessions import Sessions
     from headrace.control.settings import Settings
     from headrace.control.teams import Teams
@@ -100,6 +102,18 @@ class Platform:
         from headrace.control.audits import Audits
 
         return Audits(self._store)
+
+    @cached_property
+    def registry(self) -> Registry:
+        from headrace.control.registry import Registry
+
+        return Registry(self._store, self.settings, self._folder / "packages", loopback=self._loopback)
+
+    @cached_property
+    def instances(self) -> Instances:
+        from headrace.control.instances import Instances
+
+        return Instances(self._store, self.registry, self.connections, self.pipelines, self.runs)
 
     @cached_property
     def mailer(self) -> Mailer:

@@ -1,4 +1,4 @@
-"""What an operator decides: who may register, how long tokens live, how mail is sent, how workers work."""
+"""What an operator decides: who may register, how mail is sent, how workers work and APIs behave."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ class Settings(BaseModel):
     metrics_token: SecretStr | None = None
     disk_reserve_mb: int = Field(default=256, ge=0)
     log_format: Literal["auto", "json", "text"] = "auto"
+    obsrv_port: int | None = Field(default=None, ge=0, le=65535)
+    obsrv_public_catalogue: bool = True
+    obsrv_register_auth: Literal["admin", "none"] = "admin"
+    obsrv_builtin_rows: bool = True
+    obsrv_strict_status: bool = False
+    obsrv_review: bool = False
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from headrace.control.token import SigningKeys
 from headrace.control.worker import Place, Worker
 from headrace.errors import ConfigError
 from headrace.server import logs
-from headrace.server.app import app
+from headrace.server.app import app, obsrv_alone
 from headrace.server.health import Health, Vitals
 from headrace.server.metrics import Metrics
 from headrace.store import Store
@@ -55,10 +55,24 @@ class Service:
             health = self._health(store, runs, worker=worker, loopback=loopback)
             clock = Clock(store, logs.tell)
             web = _Web(app(platform, health), listener)
-            with closing(health), _beside(clock.run, clock.stop), _beside(web.run, web.stop):
+            with (
+                closing(health),
+                _beside(clock.run, clock.stop),
+                _beside(web.run, web.stop),
+                ExitStack() as more,
+            ):
+                self._serve_obsrv(host, platform, more)
                 logs.tell("info", "ready", address=f"http://{shown(listener)}", runs=limit)
                 self._until_told(runs, web.stop)
         return 0
+
+    def _serve_obsrv(self, host: str, platform: Platform, undo: ExitStack) -> None:
+        """On a port of its own too, where the settings name one."""
+        if self._settings.obsrv_port is not None:
+            listener = undo.enter_context(closing(_listen(host, self._settings.obsrv_port)))
+            web = _Web(obsrv_alone(platform), listener)
+            undo.enter_context(_beside(web.run, web.stop))
+            logs.tell("info", "the Obsrv API", address=f"http://{shown(listener)}")
 
     def work(self) -> int:
         """Work off runs until a signal comes; gives the exit code.

@@ -272,6 +272,40 @@ pipelines = Table(
     Index(None, "next_at"),
 )
 
+registry = Table(
+    "registry",
+    metadata,
+    _id(),  # connector_id-version
+    Column("connector_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("category", Text),
+    Column("version", Text, nullable=False),
+    Column("description", Text),
+    Column("technology", Text),
+    Column("runtime", Text),
+    Column("licence", Text),
+    Column("owner", Text),
+    Column("icon", Text),
+    Column("status", Text, nullable=False),
+    Column("ui_spec", Json, nullable=False),
+    Column("digest", Text),  # of the package
+    Column("connector", Text),  # its name in the catalogue
+    Column("contract", Text),
+    Column("runnable", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("report", Json, nullable=False),
+    Column("archive", Text),
+    Column("program", Json, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("updated_by", Text, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+    _moment("live_at", nullable=True),
+    UniqueConstraint("connector_id", "version"),
+    Index(None, "digest"),
+)
+
 leases = Table(
     "leases",
     metadata,

@@ -21,6 +21,7 @@ from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
 from headrace.store.positions import DeadLetter, SliceCheckpoint
 from headrace.store.queue import Queue
+from headrace.store.registry import Registry
 from headrace.store.runs import Runs
 from headrace.store.schedules import Schedules
 from headrace.store.schema import maintenance
@@ -34,9 +35,9 @@ from headrace.store.workspaces import Workspaces
 class Store:
     """One workspace of a store. May be used from many threads. A child process opens its own.
 
-    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`, `audit`, `directories`), and
-    what workers, clocks and operators look at (`queue`, `schedules`, `measures`), are of the whole
-    store; all else that it finds or changes is of its workspace.
+    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`, `audit`, `directories`), the
+    `registry` of connectors, and what workers, clocks and operators look at (`queue`, `schedules`,
+    `measures`), are of the whole store; all else that it finds or changes is of its workspace.
     """
 
     def __init__(self, database: Database, keys: MasterKeys, workspace: str = LOCAL):
@@ -53,6 +54,7 @@ class Store:
         self.tokens = Tokens(database)
         self.audit = Audit(database)
         self.directories = Directories(database)
+        self.registry = Registry(database)
         self.queue = Queue(database)
         self.schedules = Schedules(database)
         self.measures = Measures(database)
