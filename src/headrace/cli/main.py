@@ -44,7 +44,7 @@ SET_UP = "Set up"
 
 for panel, functions in {
     MOVE: (run.run, plan.plan),
-    SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
+    SET_UP: (projects.init, projects.validate, connections.check, connections.discover),
     LOOK: (history.status, history.logs, positions.state, positions.rejects, positions.rewind),
     "Look after tables": (maintenance.maintain,),
     "This machine": (machine.doctor, machine.completion),
@@ -74,6 +74,18 @@ for words, action in PEOPLE.items():
     groups[group].command(name)(command(action))
 for inner in groups.values():
     app.add_typer(inner, rich_help_panel="People and keys")
+
+connectors = typer.Typer(
+    name="connectors", help="What can be read and written, and more of it.", cls=catalogue.ShortForms
+)
+CONNECTORS: dict[str, Function] = {
+    "list": catalogue.everything,
+    "show": catalogue.show,
+    "install": catalogue.install,
+}
+for name, action in CONNECTORS.items():
+    connectors.command(name)(command(action))
+app.add_typer(connectors, rich_help_panel=SET_UP)
 
 
 @app.callback(invoke_without_command=True)

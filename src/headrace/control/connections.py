@@ -12,11 +12,11 @@ from headrace import catalog
 from headrace.connector import HIDDEN, Config, Selection, Stream
 from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
 from headrace.control.endpoint import Endpoint, flat, public
-from headrace.errors import ConfigError, NotFoundError
+from headrace.errors import ConfigError, ConflictError, NotFoundError
 from headrace.model.connection import Connection
 
 if TYPE_CHECKING:
-    pass
+    from headrace.store import Store
 
 _WHERE_TO = frozenset(
     {
@@ -116,9 +116,8 @@ class Connections(Guarded):
         return discover(self._endpoint(actor, id), selection)
 
     def _endpoint(self, actor: Actor, id: str) -> Endpoint:
-        known = self._changeable(actor, id)
-        settings = self._in(actor).connections.settings(id)
-        return Endpoint(name=known.name, connector=known.connector, settings=settings)
+        self._changeable(actor, id)
+        return stored(self._in(actor), id)
 
     def _changeable(self, actor: Actor, id: str) -> Connection:
         known = self.get(actor, id)
@@ -174,6 +173,31 @@ def _filled(
         else value
         for name, value in given.items()
     }
+
+
+def stored(store: Store, id: str) -> Endpoint:
+    """A connection of a store's workspace with its secrets, and what its far side changes is stored there."""
+    known = store.connections.get(id)
+    settings = store.connections.settings(id)
+    return Endpoint(
+        name=known.name, connector=known.connector, settings=settings, keep=lambda new: _renew(store, id, new)
+    )
+
+
+def _renew(store: Store, id: str, changed: Mapping[str, Any]) -> None:
+    """Store what a connector changed of its settings; what somebody else changes meanwhile stays theirs."""
+    for last in (False, False, False, True):
+        known = store.connections.get(id)
+        config = catalog.connector(known.connector).config
+        settings = {**store.connections.settings(id), **changed}
+        renewed = replace(known, settings=public(config, settings), secrets=())
+        try:
+            store.connections.save(renewed, _secrets(config, settings), marks=False)
+        except ConflictError:
+            if last:
+                raise
+        else:
+            return
 
 
 def check(endpoint: Endpoint, *, source: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headrace.connector import egress
 from headrace.control.access import Guarded
 from headrace.control.connections import Connections
+from headrace.control.connectors import Connectors, look_in
 from headrace.control.pipelines import Pipelines
 from headrace.control.positions import Positions
 from headrace.control.runs import Runs
@@ -45,6 +46,7 @@ class Platform:
         self._environ = environ
         self._loopback = loopback
         self.connections = Connections(store)
+        self.connectors = Connectors(store)
         self.pipelines = Pipelines(store)
         self.runs = Runs(store)
         self.positions = Positions(store)
@@ -64,6 +66,7 @@ class Platform:
                 field="data",
                 remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
             ) from None
+        look_in(folder, environ)
         url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
         store = Store.open(url, keys=MasterKeys.load(folder, environ))
         return cls(store, folder, environ, loopback=loopback)

@@ -8,6 +8,7 @@ import operator
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from types import UnionType
 from typing import Annotated, Any, ClassVar, Literal, Optional
 
 from pydantic import AfterValidator, BaseModel, Field, create_model
@@ -62,6 +63,7 @@ def _model(name: str, schema: Mapping[str, Any], base: type[BaseModel]) -> type[
 def _field(member: str, schema: Mapping[str, Any], *, needed: bool) -> tuple[Any, Any]:
     default = schema.get("const", schema.get("default"))
     kind = _type(member, schema)
+    teller = _teller(kind, schema)
     if default is None and not needed:
         kind = Optional[kind]  # noqa: UP045 - made at run time
     about = " ".join(str(schema.get("description") or schema.get("title") or member).split())
@@ -73,6 +75,7 @@ def _field(member: str, schema: Mapping[str, Any], *, needed: bool) -> tuple[Any
         if isinstance(schema.get("examples"), list)
         else None,
         title=str(schema.get("title") or member),
+        **({"discriminator": teller} if teller else {}),
     )
 
 
@@ -115,7 +118,7 @@ class _Group(Config):
 
 
 def _choice(member: str, schema: Mapping[str, Any], choices: Sequence[Any]) -> Any:
-    """One of several groups, told apart by a constant if each has one."""
+    """One of several groups."""
     shared = dict(schema.get("properties") or {})
     objects = [c for c in choices if isinstance(c, Mapping) and (c.get("properties") or shared)]
     if len(objects) != len(choices):
@@ -133,18 +136,25 @@ def _choice(member: str, schema: Mapping[str, Any], choices: Sequence[Any]) -> A
     ]
     if len(models) == 1:
         return models[0]
-    kinds: Any = functools.reduce(operator.or_, models)
-    for name in objects[0].get("properties") or {}:
-        values = [_constant((c.get("properties") or {}).get(name)) for c in objects]
+    return functools.reduce(operator.or_, models)
+
+
+def _teller(kind: Any, schema: Mapping[str, Any]) -> str | None:
+    """The member whose constant tells the groups of a choice apart."""
+    choices = schema.get("oneOf") or schema.get("anyOf") or ()
+    if not isinstance(kind, UnionType) or len(choices) < 2:
+        return None
+    for name in choices[0].get("properties") or {}:
+        values = [_constant((c.get("properties") or {}).get(name)) for c in choices]
         if None not in values and len(set(values)) == len(values):
-            return Annotated[kinds, Field(discriminator=name)]
-    return kinds
+            return str(name)
+    return None
 
 
 def _constant(schema: Any) -> str | None:
     if not isinstance(schema, Mapping):
         return None
-    choices = schema.get("enum") or ()
+    choices = list(schema.get("enum") or ())
     value = schema.get("const", choices[0] if len(choices) == 1 else None)
     return value if isinstance(value, str) else None
 

@@ -144,7 +144,7 @@ class AirbyteSource(Source[AirbyteConfig]):
             self._refuse_interrupted()
             if fault := reading.fault(full=full):
                 raise fault
-        if not reading.states and not full:
+        if reading.read and not reading.states and not full:
             yield Remark("warning", "the source gave no position: the next run reads everything again")
 
     def order(self, position: Position) -> tuple[Any, ...]:
