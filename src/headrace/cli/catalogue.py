@@ -129,7 +129,8 @@ def _settings(config: Any, prefix: str = "") -> list[dict[str, Any]]:
         ]
         inner = [kind for kind in kinds if issubclass(kind, BaseModel)]
         if inner:
-            rows += _settings(inner[0], f"{prefix}{name}.")
+            found = [row for kind in inner for row in _settings(kind, f"{prefix}{name}.")]
+            rows += {row["setting"]: row for row in found}.values()
             continue
         default = None if info.is_required() else info.get_default(call_default_factory=True)
         rows.append(

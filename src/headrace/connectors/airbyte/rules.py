@@ -33,12 +33,12 @@ class Limits:
     line: int = 64 << 20
     batch: int = 16 << 20
     log_lines: int = 1000  # a second
-    spec: float = 60
-    check: float = 120
-    discover: float = 600
-    silence: float = 600
-    waiting: float = 3600
-    grace: float = 10
+    spec: float = 60.0
+    check: float = 120.0
+    discover: float = 600.0
+    silence: float = 600.0
+    waiting: float = 3600.0
+    grace: float = 10.0
 
     def for_guard(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if k in _GUARDED}

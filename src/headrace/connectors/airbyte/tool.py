@@ -29,13 +29,18 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def uv() -> str | None:
+    """The one beside our own interpreter, else that of the machine."""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv")
+
+
 class Tool:
     """uv where there is one, else pip: both under guard, with the index as their only way out."""
 
     def __init__(self, building: Path, rules: Rules, *, build: bool):
         self._building, self._rules, self._build = building, rules, build
-        beside = Path(sys.executable).with_name("uv")
-        self._uv = str(beside) if beside.exists() else shutil.which("uv")
+        self._uv = uv()
         self._python = str(building / "venv/bin/python")
         self._choice = [] if build else ["--only-binary", ":all:"]
 
