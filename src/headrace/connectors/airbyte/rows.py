@@ -108,6 +108,8 @@ class _Sealing:
     def _fitted(self, at: int, column: Column, value: Any) -> Any:
         if value is None:
             return None
+        if column.kind is Kind.TEXT and isinstance(value, dict | list):
+            return self._json(at, column.member, value)
         try:
             return _FIT[column.kind](value, column)
         except _Assumed as assumed:
@@ -234,7 +236,9 @@ def _wall(value: Any, column: Column) -> datetime:
     return moment.replace(tzinfo=None)
 
 
-def _exact_moment(value: str) -> datetime:
+def _exact_moment(value: Any) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError
     fraction = value.partition(".")[2]
     digits = fraction[: len(fraction) - len(fraction.lstrip("0123456789"))]
     if digits[6:].strip("0"):
