@@ -70,8 +70,8 @@ def attempt(operation: Callable[..., Any], actor: Actor | None) -> Any:
 def test_every_operation_takes_an_actor_and_declares_a_permission(platform: Platform) -> None:
     found = operations(platform)
     assert {name.partition(".")[0] for name in found} == {
-        "Audits", "Connections", "Instances", "Keys", "Pipelines", "Positions", "Registry", "Runs",
-        "Sessions", "Teams", "Tokens", "Users", "Workspaces",
+        "Audits", "Connections", "Connectors", "Instances", "Keys", "Pipelines", "Positions", "Registry",
+        "Runs", "Sessions", "Teams", "Tokens", "Users", "Workspaces",
     }  # fmt: skip
     for service in platform.services():
         public = {n for n, v in vars(type(service)).items() if not n.startswith("_") and callable(v)}

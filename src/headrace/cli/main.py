@@ -46,7 +46,7 @@ SET_UP = "Set up"
 
 for panel, functions in {
     MOVE: (run.run, plan.plan),
-    SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
+    SET_UP: (projects.init, projects.validate, connections.check, connections.discover),
     LOOK: (
         history.status,
         history.logs,
@@ -92,6 +92,18 @@ for words, action in IN_GROUPS.items():
     groups[group].command(name)(command(action))
 for name, inner in groups.items():
     app.add_typer(inner, rich_help_panel=SET_UP if name == "registry" else "People and keys")
+
+connectors = typer.Typer(
+    name="connectors", help="What can be read and written, and more of it.", cls=catalogue.ShortForms
+)
+CONNECTORS: dict[str, Function] = {
+    "list": catalogue.everything,
+    "show": catalogue.show,
+    "install": catalogue.install,
+}
+for name, action in CONNECTORS.items():
+    connectors.command(name)(command(action))
+app.add_typer(connectors, rich_help_panel=SET_UP)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headrace.connector import egress
 from headrace.control.access import Guarded
 from headrace.control.connections import Connections
+from headrace.control.connectors import Connectors, look_in
 from headrace.control.pipelines import Pipelines
 from headrace.control.positions import Positions
 from headrace.control.runs import Runs
@@ -48,6 +49,7 @@ class Platform:
         self._loopback = loopback
         warehouse = environ.get("HEADRACE_WAREHOUSE") or str(folder.absolute() / "warehouse")
         self.connections = Connections(store, warehouse)
+        self.connectors = Connectors(store)
         self.pipelines = Pipelines(store)
         self.runs = Runs(store)
         self.positions = Positions(store)
@@ -152,7 +154,10 @@ class Platform:
 
 
 def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
-    """The store of a data folder, as `Platform.open` finds it; the caller closes it."""
+    """The store of a data folder, as `Platform.open` finds it; the caller closes it.
+
+    From now on this process knows the connectors that were added to the installation.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -162,5 +167,6 @@ def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
             field="data",
             remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
         ) from None
+    look_in(folder, environ)
     url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
     return Store.open(url, keys=MasterKeys.load(folder, environ))
