@@ -2,6 +2,7 @@
 
     HeadraceError
     ├── ConfigError       stop; the user changes a setting          HTTP 422   exit 3
+    │   └── TooLarge        more than a limit allows: HTTP 413
     ├── AuthError         stop; credentials or rights are missing   HTTP 403   exit 4
     │   └── SignInNeeded    nobody is signed in, or no longer: HTTP 401
     ├── NotFoundError     stop; the thing named is not there        HTTP 404   exit 5
@@ -50,6 +51,12 @@ class ConfigError(HeadraceError):
     """A setting is wrong; trying again changes nothing."""
 
     http_status, exit_code = 422, 3
+
+
+class TooLarge(ConfigError):
+    """What was sent is larger than a limit allows."""
+
+    http_status = 413
 
 
 class AuthError(HeadraceError):

@@ -33,7 +33,7 @@ def held(store: Store, pipeline: str, stop: Stop) -> Iterator[Lease]:
         lease = store.leases.acquire(pipeline, holder(), TTL)
     except ConflictError:
         last = store.leases.get(pipeline)
-        if last and _alive(last.holder):
+        if last and alive(last.holder):
             raise
         if last:
             store.leases.release(last)
@@ -65,7 +65,7 @@ def _beat(store: Store, lease: Lease, stop: Stop, done: threading.Event) -> None
                 return
 
 
-def _alive(name: str) -> bool:
+def alive(name: str) -> bool:
     """Could that holder still be at work? Only about our own machine can we know."""
     host, _, pid = name.rpartition("/")
     if host != socket.gethostname() or not pid.isdigit():

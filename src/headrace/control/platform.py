@@ -17,9 +17,15 @@ from headrace.errors import ConfigError
 from headrace.store import MasterKeys, Store
 
 if TYPE_CHECKING:
+    from headrace.connector.upload.process import Limits
     from headrace.control.audits import Audits
+    from headrace.control.content import Content
+    from headrace.control.endpoint import Endpoint
+    from headrace.control.files import Files, Sweep
+    from headrace.control.importing import Importer
     from headrace.control.keys import Keys
     from headrace.control.mail import Mailer
+    from headrace.control.profiles import Profiles
     from headrace.control.sessions import Sessions
     from headrace.control.settings import Settings
     from headrace.control.teams import Teams
@@ -112,6 +118,49 @@ class Platform:
         return Audits(self._store)
 
     @cached_property
+    def files(self) -> Files:
+        from headrace.control.files import Files
+
+        return Files(self._store, self.settings, self._content, self._profiles, self.importer)
+
+    @cached_property
+    def importer(self) -> Importer:
+        """Who does the imports: a worker lets it `follow`."""
+        from headrace.control.importing import Importer
+
+        return Importer(self._store, self._content, self._file_limits, self._table_target)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """Who removes files that were kept long enough."""
+        from headrace.control.files import Sweep
+
+        return Sweep(self._store, self.settings, self._content)
+
+    @cached_property
+    def _content(self) -> Content:
+        from headrace.control.content import Content
+
+        return Content.open(self.settings, self._folder)
+
+    @cached_property
+    def _profiles(self) -> Profiles:
+        from headrace.control.profiles import Profiles
+
+        return Profiles(self._store, self._content, self._file_limits)
+
+    @property
+    def _file_limits(self) -> Limits:
+        from headrace.connector.upload.process import Limits
+
+        return Limits(self.settings.files_memory_mb << 20, self.settings.files_seconds)
+
+    def _table_target(self, workspace: str) -> Endpoint:
+        from headrace.control.importing import table_target
+
+        return table_target(self._store.within(workspace))
+
+    @cached_property
     def mailer(self) -> Mailer:
         from headrace.control.mail import Mailer
 
@@ -142,6 +191,8 @@ class Platform:
                 yield service
 
     def close(self) -> None:
+        if "_profiles" in self.__dict__:
+            self._profiles.close()
         if "mailer" in self.__dict__:
             self.mailer.close()
         self._store.close()

@@ -15,6 +15,8 @@ from headrace.store.audit import Audit
 from headrace.store.connections import Connections
 from headrace.store.database import Database
 from headrace.store.directory import Directories
+from headrace.store.files import Files
+from headrace.store.imports import Imports
 from headrace.store.leases import Lease, Leases, hold
 from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
@@ -32,7 +34,7 @@ class Store:
     """One workspace of a store. May be used from many threads. A child process opens its own.
 
     People and what lets them in (`users`, `workspaces`, `teams`, `tokens`,
-    `audit`, `directories`) are of the whole store;
+    `audit`, `directories`), and `imports`, are of the whole store;
     all else that it finds or changes is of its workspace.
     """
 
@@ -44,12 +46,14 @@ class Store:
         self.pipelines = Pipelines(database, workspace)
         self.runs = Runs(database, workspace)
         self.leases = Leases(database, workspace)
+        self.files = Files(database, workspace)
         self.users = Users(database)
         self.workspaces = Workspaces(database)
         self.teams = Teams(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
         self.directories = Directories(database)
+        self.imports = Imports(database)
 
     def within(self, workspace: str) -> Store:
         """Another workspace of the same store; only one of the two is to be closed."""

@@ -117,24 +117,30 @@ def _answer(hello: Mapping[str, Any], reader: Reader, out: _Out) -> None:
             out.send(Frame.PROFILE, json.dumps(reader.profile(upload).to_json()).encode())
             return
         schema = pa.ipc.read_schema(pa.py_buffer(bytes.fromhex(hello["schema"])))
-        kept = 0
+        told: dict[str, int] = {}
         for part in reader.read(upload, schema):
-            kept = _send_part(out, part, schema, kept)
+            _send_part(out, part, schema, told)
         out.send(Frame.END)
 
 
-def _send_part(out: _Out, part: Part, schema: pa.Schema, kept: int) -> int:
-    """The rows, the first rejects in full, and the numbers of the others by code."""
-    full = part.errors[: max(0, KEPT - kept)]
-    more: dict[str, int] = {}
-    for error in part.errors[len(full) :]:
-        more[error.code] = more.get(error.code, 0) + 1
+def _send_part(out: _Out, part: Part, schema: pa.Schema, told: dict[str, int]) -> None:
+    """The rows, the first rejects of all and of each code in full, and the numbers of the others by code.
+
+    `told` counts those in full, by code.
+    """
+    full, more, left = [], dict[str, int](), KEPT - sum(told.values())
+    for error in part.errors:
+        if left > 0 or error.code not in told:
+            full.append(error)
+            told[error.code] = told.get(error.code, 0) + 1
+            left -= 1
+        else:
+            more[error.code] = more.get(error.code, 0) + 1
     said = json.dumps({"rejects": [_reject(e, schema) for e in full], "more": more}).encode()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, part.rows.schema) as writer:
         writer.write_batch(part.rows)
     out.send(Frame.PART, struct.pack("<I", len(said)) + said + sink.getvalue().to_pybytes())
-    return kept + len(full)
 
 
 def _reject(error: RowError, schema: pa.Schema) -> list[Any]:
