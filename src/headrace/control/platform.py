@@ -50,7 +50,8 @@ class Platform:
         self._folder = folder
         self._environ = environ
         self._loopback = loopback
-        self.connections = Connections(store)
+        warehouse = environ.get("HEADRACE_WAREHOUSE") or str(folder.absolute() / "warehouse")
+        self.connections = Connections(store, warehouse)
         self.pipelines = Pipelines(store)
         self.runs = Runs(store)
         self.positions = Positions(store)

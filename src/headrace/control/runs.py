@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from headrace.control.access import Actor, Guarded, Permission, needs, of_team
+from headrace.control.access import Actor, Guarded, Permission, needs, of_team, refuse_other_teams
 from headrace.control.lease import held
 from headrace.control.upkeep import Caretaker
 from headrace.control.watch import Watched, Watcher
@@ -15,9 +15,20 @@ from headrace.engine.retry import again, delay, report
 from headrace.engine.run import execute
 from headrace.engine.stop import Stop
 from headrace.errors import Fenced, HeadraceError, TransientError
-from headrace.model.run import ErrorReport, LogLine, Run, RunStatus, StreamProgress, StreamStatus
-from headrace.store import Lease, Store
+from headrace.model.run import (
+    ErrorReport,
+    LogLine,
+    Outcome,
+    Run,
+    RunFilter,
+    RunOrder,
+    RunStatus,
+    StreamProgress,
+    StreamStatus,
+)
+from headrace.store import Lease, Page, Store
 
+EVERY = RunFilter()
 _LOOK = 0.2  # seconds between two looks at the stop signal while waiting
 
 
@@ -26,7 +37,7 @@ class Runs(Guarded):
     def get(self, actor: Actor, id: str) -> Run:
         """Raises NotFoundError, and AuthError for a run of a team that the actor is not in."""
         run = self._in(actor).runs.get(id)
-        of_team(self._in(actor), actor, run.pipeline)
+        refuse_other_teams(actor, run.team, change=False)
         return run
 
     @needs(Permission.RUN_READ)
@@ -45,6 +56,43 @@ class Runs(Guarded):
             self.get(actor, id)
         return self._in(actor).runs.logs(id, after)
 
+    @needs(Permission.RUN_READ)
+    def page(
+        self,
+        actor: Actor,
+        wanted: RunFilter = EVERY,
+        order: Sequence[tuple[RunOrder, bool]] = ((RunOrder.QUEUED, True),),
+        offset: int = 0,
+        limit: int = 50,
+    ) -> Page[Run]:
+        """One page of what the actor may see; `order` is by what, and whether downwards."""
+        teams = None if actor.sees_all_teams else actor.teams
+        return self._in(actor).runs.page(wanted, order, offset, limit, teams=teams)
+
+    @needs(Permission.RUN_READ)
+    def outcomes(self, actor: Actor, pipelines: Collection[str]) -> Mapping[str, Outcome]:
+        """How pipelines that the actor may see have gone so far, by id; those without a finished run
+        are left out."""
+        return self._in(actor).runs.outcomes(tuple(pipelines))
+
+    @needs(Permission.RUN_WRITE, changes=True)
+    def trigger(self, actor: Actor, pipeline: str) -> Run:
+        """A run that the next free worker takes up. Raises NotFoundError, ConflictError
+        (`store.run_unfinished`) while another one waits or runs."""
+        store = self._in(actor)
+        of_team(store, actor, pipeline, change=True)
+        return store.runs.queue(pipeline)
+
+    @needs(Permission.RUN_WRITE, changes=True)
+    def cancel(self, actor: Actor, id: str) -> Run:
+        """What waits ends at once, what runs soon: nothing half committed. May be repeated meanwhile.
+
+        Raises NotFoundError, ConflictError (`store.run_ended`).
+        """
+        store = self._in(actor)
+        of_team(store, actor, store.runs.get(id).pipeline, change=True)
+        return store.runs.ask_to_end(id)
+
     @needs(Permission.RUN_WRITE)
     def run(self, actor: Actor, job: Job, stop: Stop, watcher: Watcher) -> Run:
         """Run a remembered pipeline to its end, again and again while its faults may pass.
@@ -56,7 +104,7 @@ class Runs(Guarded):
         store = self._in(actor)
         of_team(store, actor, job.pipeline.id, change=True)
         with held(store, job.pipeline.id, stop) as lease:
-            run = _unfinished(store, job.pipeline.id, lease) or store.runs.queue(job.pipeline.id)
+            run = _carried_on(store, job.pipeline.id, lease) or store.runs.queue(job.pipeline.id)
             watcher.started(run)
 
             def log(level: str, message: str, stream: str | None) -> None:
@@ -69,13 +117,16 @@ class Runs(Guarded):
                 return ended
 
 
-def _unfinished(store: Store, pipeline: str, lease: Lease) -> Run | None:
-    """The run of a worker that died: the lease, which is ours now, says that nobody works on it."""
-    for run in store.runs.list(pipeline, 1):
-        if run.status is RunStatus.RUNNING:
-            return store.runs.requeue(run.id, lease=lease)
-        if run.status is RunStatus.QUEUED:
-            return run
+def unfinished(store: Store, pipeline: str) -> Sequence[Run]:
+    """The run of the pipeline that waits or runs, if there is one."""
+    wanted = RunFilter(pipeline=pipeline, statuses=(RunStatus.QUEUED, RunStatus.RUNNING))
+    return store.runs.page(wanted, (), 0, 1).items
+
+
+def _carried_on(store: Store, pipeline: str, lease: Lease) -> Run | None:
+    """What waits for a worker, or was left by one that died: the lease, which is ours now, says so."""
+    for run in unfinished(store, pipeline):
+        return store.runs.requeue(run.id, lease=lease) if run.status is RunStatus.RUNNING else run
     return None
 
 
