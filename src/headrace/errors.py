@@ -9,6 +9,7 @@
     ├── TransientError    back off, then a new attempt              HTTP 503   exit 6
     │   ├── OutcomeUnknown  a publish that may or may not have happened: look before trying again
     │   ├── StageLost       what was staged can't be published any more: read it again
+    │   ├── NotReady        it is being made: ask again in a few seconds
     │   └── TooMany         a limit on how often: wait, then try again: HTTP 429
     ├── DataError         dead letter or stop, the pipeline's choice HTTP 422  exit 7
     ├── PositionLost      named stop: the source forgot; resync     HTTP 409   exit 8
@@ -89,6 +90,12 @@ class OutcomeUnknown(TransientError):
 
 class StageLost(TransientError):
     """What was staged is gone, or was meant for a table that is gone: its rows are to be read again."""
+
+
+class NotReady(TransientError):
+    """What was asked for is being made; `retry_after` is in seconds."""
+
+    retry_after = 5
 
 
 class TooMany(TransientError):

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -154,7 +155,7 @@ class Files(Guarded):
         """The file with its profile.
 
         Raises DataError or ConfigError for a file that can't be read, ConflictError (`files.removed`)
-        when its content is gone, TransientError (`files.not_ready`) after `wait` seconds.
+        when its content is gone, NotReady after `wait` seconds.
         """
         files = self._in(actor).files
         file = files.get(id)
@@ -180,6 +181,7 @@ class Files(Guarded):
         """
         _check_plan(plan)
         files = self._in(actor).files
+        plan = replace(plan, namespace=plan.namespace or self._namespace(actor))
         file = files.get(id)
         if file.status in (FileStatus.IMPORTING, FileStatus.COMPLETED):
             return files.plan(id, plan, file.options)  # which refuses
@@ -189,6 +191,11 @@ class Files(Guarded):
         profile = self._profiles.get(file, wait)
         _check_columns(plan, unpack_schema(profile))
         return files.plan(id, plan, file.options)
+
+    def _namespace(self, actor: Actor) -> str:
+        """Where the tables of a workspace's imports are, unless somebody says otherwise."""
+        extras = self._store.workspaces.get(actor.place).extras
+        return str(extras.get("default_namespace") or DEFAULT_NAMESPACE)
 
     @needs(Permission.FILE_WRITE, changes=True)
     def start(self, actor: Actor, id: str) -> File:
@@ -315,8 +322,8 @@ def _check_plan(plan: ImportPlan) -> None:
 
 
 def _check_columns(plan: ImportPlan, schema: pa.Schema) -> None:
-    for field, names in (("columns", plan.columns), ("types", plan.types)):
-        for name in names:
+    for field, given in (("columns", plan.columns.keys()), ("types", plan.types.keys())):
+        for name in given:
             if name not in schema.names:
                 shown = ", ".join(schema.names[:20])
                 raise ConfigError(

@@ -42,7 +42,7 @@ from headrace.engine.plan import Job
 from headrace.engine.retry import again, delay, report
 from headrace.engine.run import execute
 from headrace.engine.stop import Stop
-from headrace.errors import ConfigError, ConflictError, DataError, Fenced, HeadraceError, TransientError
+from headrace.errors import ConflictError, DataError, Fenced, HeadraceError, TransientError
 from headrace.model.file import File, FileProfile, FileReject, ImportMode, ImportPlan, RejectReason
 from headrace.model.pipeline import Pipeline, StreamChoice, Tuning
 from headrace.model.run import Counts, ErrorReport, StreamProgress, StreamStatus
@@ -198,7 +198,13 @@ class _State:
     def load(self, slice_key: str) -> Saved | None:
         return None
 
-    def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None: ...
+    def save(
+        self,
+        slice_key: str,
+        position: Position,
+        tokens: Mapping[str, Token],
+        committed: Mapping[str, Counts] | None = None,
+    ) -> None: ...
 
     def reject(self, rejects: Iterable[Reject]) -> None: ...
 
@@ -380,21 +386,3 @@ def _error(told: ErrorReport) -> HeadraceError:
     """The error that a stream ended with, of a class that says what to do about it."""
     kind = TransientError if told.exit_code == TransientError.exit_code else DataError
     return kind(told.code, told.message, field=told.field, remedy=told.remedy)
-
-
-def table_target(store: Store) -> Endpoint:
-    """The workspace's Iceberg connection; of several the one that is marked as the default target."""
-    found = [c for c in store.connections.list() if c.connector == "iceberg"]
-    marked = [c for c in found if c.extras.get("default_target")]
-    chosen = marked or found
-    if len(chosen) != 1:
-        raise ConfigError(
-            "files.no_target",
-            f"the workspace has {len(chosen)} Iceberg connections that tables could go to, and needs one",
-            field="target",
-            remedy="Make an Iceberg connection, and mark one of several as the default target.",
-        )
-    (connection,) = chosen
-    return Endpoint(
-        name=connection.id, connector="iceberg", settings=store.connections.settings(connection.id)
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.connector import egress
-from headrace.control.access import Guarded
+from headrace.control.access import Guarded, operator
 from headrace.control.connections import Connections
 from headrace.control.pipelines import Pipelines
 from headrace.control.positions import Positions
@@ -157,9 +157,12 @@ class Platform:
         return Limits(self.settings.files_memory_mb << 20, self.settings.files_seconds)
 
     def _table_target(self, workspace: str) -> Endpoint:
-        from headrace.control.importing import table_target
+        """Where an import of that workspace writes its table."""
+        from headrace.control.endpoint import Endpoint
 
-        return table_target(self._store.within(workspace))
+        found = self.connections.default_target(operator(workspace), "iceberg")
+        settings = self._store.within(workspace).connections.settings(found.id)
+        return Endpoint(name=found.id, connector=found.connector, settings=settings)
 
     @cached_property
     def mailer(self) -> Mailer:

@@ -9,7 +9,7 @@ from concurrent.futures import TimeoutError as Late
 from headrace.connector.upload.kinds import kind_of
 from headrace.connector.upload.process import Limits, Parsing
 from headrace.control.content import Content
-from headrace.errors import ConfigError, DataError, NotFoundError, TransientError
+from headrace.errors import ConfigError, DataError, NotFoundError, NotReady
 from headrace.model.file import File, FileProfile
 from headrace.model.run import ErrorReport
 from headrace.store import Store
@@ -40,15 +40,15 @@ class Profiles:
     def get(self, file: File, wait: float) -> FileProfile:
         """The file's profile, made now if there is none.
 
-        Raises DataError or ConfigError for a file that can't be read, and TransientError
-        (`files.not_ready`) when it takes longer than `wait` seconds.
+        Raises DataError or ConfigError for a file that can't be read, and NotReady when it takes
+        longer than `wait` seconds.
         """
         if file.profile is not None:
             return file.profile
         try:
             return self.request(file).result(wait)
         except Late:
-            raise TransientError(
+            raise NotReady(
                 "files.not_ready",
                 f"{file.name} is still being read",
                 remedy="Ask again in a few seconds.",

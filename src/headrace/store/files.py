@@ -119,7 +119,13 @@ class Files:
 
     def start(self, id: str) -> File:
         """The import is wanted. Raises ConflictError (`store.file_state`) unless it may begin now."""
-        anew = {"problem": None, "imported": None, "rejected": None, "reasons": [], "touched_at": _now()}
+        anew: dict[str, Any] = {
+            "problem": None,
+            "imported": None,
+            "rejected": None,
+            "reasons": [],
+            "touched_at": _now(),
+        }
         with self._database.write() as transaction:
             if not self._change(transaction, id, _STARTABLE, status=FileStatus.IMPORTING, **anew):
                 raise _state(self._get(transaction, id), "can't be imported now")

@@ -53,7 +53,7 @@ class Rows(NamedTuple):
     more: Mapping[str, int]
 
 
-@dataclass
+@dataclass(eq=False)
 class Parsing:
     """One file read once, by `profile` or by `rows`; `close` always follows.
 
