@@ -47,7 +47,8 @@ def test_columns_are_named_anew_left_out_or_kept(ann: Person) -> None:
 def test_every_type_reaches_the_table_as_it_is(ann: Person) -> None:
     ann.bring(
         "a.csv",
-        b"b,i,d,f,day,at,tz,t,s\nyes,1,1.50,1e3,2024-01-02,2024-01-02 03:04:05,2024-01-02T03:04:05Z,10:30,x\n",
+        b"b,i,d,f,day,at,tz,t,s\n"
+        b"yes,1,1.50,1e3,2024-01-02,2024-01-02 03:04:05,2024-01-02T03:04:05Z,10:30,x\n",
     )
     kinds = {f.name: str(f.type) for f in ann.table().schema}
     assert kinds == {

@@ -198,20 +198,25 @@ def test_json_that_is_no_rows_is_unreadable_or_has_no_columns(ann: Person, data:
     assert found.error is not None and found.error.code == raised.value.code
 
 
+FORMULA = b'<c r="@"><f>1+1</f><v>2</v></c>'
+UNSTORED = b'<c r="@"><f>1+1</f></c>'
+
+
 def test_a_workbook_keeps_the_types_of_its_cells(ann: Person) -> None:
     rows = [
         [],
         ["id", "code", "day", "at", "clock", "amount", "ok", "sum"],
-        [1, "007", styled(45293, DATE), styled(45293.5, MOMENT), styled(0.4375, CLOCK), 1.5, True, b'<c r="@"><f>1+1</f><v>2</v></c>'],
+        [1, "007", styled(45293, DATE), styled(45293.5, MOMENT), styled(0.4375, CLOCK), 1.5, True, FORMULA],
         [],
-        [2, "x", styled(45294, DATE), styled(45294.25, MOMENT), styled(0.5, CLOCK), 2, False, b'<c r="@"><f>1+1</f></c>'],
+        [2, "x", styled(45294, DATE), styled(45294.25, MOMENT), styled(0.5, CLOCK), 2, False, UNSTORED],
         [3, None, None, None, None, b'<c r="@" t="e"><v>#DIV/0!</v></c>', None, None],
     ]  # fmt: skip
     found = ann.profile(
         "a.xlsx", workbook({"Empty": [], "Secret": [["x"], [1]], "Data": rows}, hidden=["Secret"])
     )
     assert {c.name: c.type for c in found.columns} == {
-        "id": "INTEGER", "code": "STRING", "day": "DATE", "at": "TIMESTAMP", "clock": "TIME", "amount": "DOUBLE",
+        "id": "INTEGER", "code": "STRING", "day": "DATE", "at": "TIMESTAMP", "clock": "TIME",
+        "amount": "DOUBLE",
         "ok": "BOOLEAN", "sum": "INTEGER",
     }  # fmt: skip
     assert found.rows == 3
@@ -266,7 +271,8 @@ def test_parquet_brings_its_own_types(ann: Person) -> None:
     )
     found = ann.profile("a.parquet", parquet(table, version="2.6"))
     assert {c.name: (c.type, c.nullable) for c in found.columns} == {
-        "u": ("DECIMAL", True), "ns": ("TIMESTAMP", False), "tz": ("TIMESTAMP_TZ", False), "nested": ("JSON", True),
+        "u": ("DECIMAL", True), "ns": ("TIMESTAMP", False), "tz": ("TIMESTAMP_TZ", False),
+        "nested": ("JSON", True),
         "wide": ("STRING", True), "raw": ("BINARY", False), "all": ("INTEGER", False),
     }  # fmt: skip
     assert found.rows == 2
@@ -313,7 +319,8 @@ def avro(rows: list[dict[str, Any]], codec: str = "deflate") -> bytes:
 def avro_row(id: int) -> dict[str, Any]:
     return {
         "id": id, "maybe": None, "either": id if id % 2 else str(id), "price": Decimal("1.50"),
-        "at": datetime(2024, 1, 2, tzinfo=UTC), "clock": time(10, 30), "kind": "A", "tags": {"x": 1}, "again": None,
+        "at": datetime(2024, 1, 2, tzinfo=UTC), "clock": time(10, 30), "kind": "A", "tags": {"x": 1},
+        "again": None,
     }  # fmt: skip
 
 
@@ -321,7 +328,8 @@ def avro_row(id: int) -> dict[str, Any]:
 def test_avro_brings_its_own_types(ann: Person, codec: str) -> None:
     found = ann.profile("a.avro", avro([avro_row(n) for n in range(3)], codec))
     assert {c.name: c.type for c in found.columns} == {
-        "id": "INTEGER", "maybe": "STRING", "either": "JSON", "price": "DECIMAL", "at": "TIMESTAMP_TZ", "clock": "TIME",
+        "id": "INTEGER", "maybe": "STRING", "either": "JSON", "price": "DECIMAL", "at": "TIMESTAMP_TZ",
+        "clock": "TIME",
         "kind": "STRING", "tags": "JSON", "again": "JSON",
     }  # fmt: skip
     assert found.rows == 3

@@ -19,13 +19,7 @@ FIELDS = {
     "max_rejected": "maxRejected",
 }
 """Our names for what is wrong, in the API's."""
-_TEXTS = {
-    "delimiter": "delimiter",
-    "quote": "quote",
-    "escape": "escape",
-    "encoding": "encoding",
-    "sheet": "sheet",
-}
+_TEXTS = ("delimiter", "quote", "escape", "encoding", "sheet")
 
 
 def uploaded(file: File) -> dict[str, Any]:
@@ -145,7 +139,7 @@ def options_of(body: Mapping[str, Any]) -> ReadOptions | None:
     known = {*_TEXTS, "header", "nullValues", "skipRows"}
     if unknown := sorted(set(given) - known):
         raise Refused(400, f"readOptions has no {unknown[0]}; it has {', '.join(sorted(known))}")
-    texts = {ours: _text(given, name) for name, ours in _TEXTS.items()}
+    texts = {name: _text(given, name) for name in _TEXTS}
     header, skip, nulls = given.get("header"), given.get("skipRows") or 0, given.get("nullValues") or []
     if header is not None and not isinstance(header, bool):
         raise Refused(400, "readOptions.header must be true or false")
