@@ -81,8 +81,15 @@ def assert_once(ann: Person, file: File) -> None:
     assert sorted(ann.table()["id"].to_pylist()) == list(range(ROWS))
 
 
-@pytest.mark.parametrize("mode", [ImportMode.APPEND, ImportMode.REPLACE, ImportMode.FAIL_IF_EXISTS])
-@pytest.mark.parametrize("point", [*(f"{p}=kill" for p in POINTS), *OURS])
+@pytest.mark.parametrize(
+    ("point", "mode"),
+    [
+        *((point, ImportMode.APPEND) for point in (*(f"{p}=kill" for p in POINTS), *OURS)),
+        ("after_publish=kill", ImportMode.REPLACE),
+        ("keep_rejects", ImportMode.FAIL_IF_EXISTS),
+        ("finish", ImportMode.FAIL_IF_EXISTS),
+    ],
+)
 def test_an_import_killed_at_any_step_is_exact_when_carried_on(
     tmp_path: Path, ann: Person, point: str, mode: ImportMode
 ) -> None:

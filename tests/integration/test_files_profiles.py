@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, time
 from decimal import Decimal
@@ -312,8 +313,32 @@ SCHEMA = {
 
 def avro(rows: list[dict[str, Any]], codec: str = "deflate") -> bytes:
     out = io.BytesIO()
-    fastavro.writer(out, fastavro.parse_schema(SCHEMA), rows, codec=codec)
-    return out.getvalue()
+    fastavro.writer(
+        out, fastavro.parse_schema(SCHEMA), rows, codec="null" if codec in ("snappy", "zstandard") else codec
+    )
+    return out.getvalue() if codec in ("null", "deflate") else packed(out.getvalue(), codec)
+
+
+def packed(data: bytes, codec: str) -> bytes:
+    """The same with its one block packed, as other writers do it."""
+    marker = data[-16:]
+    head, body = data[: data.index(marker) + 16], data[data.index(marker) + 16 : -16]
+    count, size = body[:1], 2 if body[1] > 127 else 1
+    rows = body[1 + size :]
+    if codec == "snappy":
+        rows = pa.compress(rows, "snappy", asbytes=True) + zlib.crc32(rows).to_bytes(4, "big")
+    else:
+        rows = pa.compress(rows, "zstd", asbytes=True)
+    head = head.replace(b"avro.codec\x08null", b"avro.codec" + bytes([len(codec) * 2]) + codec.encode())
+    return head + count + avro_number(len(rows)) + rows + marker
+
+
+def avro_number(number: int) -> bytes:
+    number, out = number << 1, b""
+    while number > 127:
+        out += bytes([number & 127 | 128])
+        number >>= 7
+    return out + bytes([number])
 
 
 def avro_row(id: int) -> dict[str, Any]:

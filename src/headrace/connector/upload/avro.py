@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import fastavro
 import pyarrow as pa
@@ -19,6 +20,7 @@ from headrace.model.file import FileProfile
 
 _ROWS = 16_384
 _DEPTH = 10
+_BLOCK = 256 << 20
 _PLAIN: Mapping[str, pa.DataType] = {
     "null": pa.string(),
     "boolean": pa.bool_(),
@@ -69,6 +71,41 @@ def read(upload: Opened, schema: pa.Schema) -> Iterator[Part]:
     """The rows as `schema`, which has columns of the file."""
     reader = _open(upload)
     yield from _parts(upload, reader, _columns(reader, upload), schema)
+
+
+def _size(file: IO[bytes]) -> int:
+    """A number as avro writes it."""
+    number = shift = 0
+    while True:
+        (byte,) = file.read(1)
+        number |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return (number >> 1) ^ -(number & 1)
+
+
+def _zstandard(file: IO[bytes]) -> io.BytesIO:
+    packed = file.read(_size(file))
+    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        data = stream.read(_BLOCK + 1)
+    if len(data) > _BLOCK:
+        raise ValueError("the block is too large")
+    return io.BytesIO(data)
+
+
+def _snappy(file: IO[bytes]) -> io.BytesIO:
+    packed = file.read(_size(file))[:-4]  # then comes a sum to check by
+    size = shift = at = 0
+    while at == 0 or packed[at - 1] > 127:
+        size |= (packed[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+    if size > _BLOCK:
+        raise ValueError("the block is too large")
+    return io.BytesIO(pa.decompress(packed, size, "snappy", asbytes=True))
+
+
+# fastavro itself would ask for one more library for each of these
+fastavro.read.BLOCK_READERS.update(snappy=_snappy, zstandard=_zstandard)
 
 
 def _open(upload: Opened) -> Any:

@@ -80,9 +80,7 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(1)
     except Exception:
-        traceback.print_exc()
-        _fail(out, _unreadable(hello["name"], hello["kind"]["format"]))
-    sys.stdout.flush()
+        _fail(out, _unreadable(hello["name"], hello["kind"]["format"]), traceback.format_exc())
     os._exit(0)
 
 
@@ -151,9 +149,9 @@ def _reject(error: RowError, schema: pa.Schema) -> list[Any]:
     return [error.line, column, error.code, shorten(error.reason), shorten(raw)]
 
 
-def _fail(out: _Out, error: HeadraceError) -> None:
+def _fail(out: _Out, error: HeadraceError, trace: str = "") -> None:
     kind = "config" if isinstance(error, ConfigError) else "data"
-    out.send(Frame.ERROR, json.dumps({"kind": kind, **error.as_dict()}).encode())
+    out.send(Frame.ERROR, json.dumps({"kind": kind, "trace": trace, **error.as_dict()}).encode())
 
 
 def _too_large() -> DataError:

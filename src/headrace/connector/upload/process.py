@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import struct
@@ -18,6 +19,8 @@ import pyarrow as pa
 from headrace.connector.upload.kinds import Kind
 from headrace.errors import ConfigError, DataError, HeadraceError
 from headrace.model.file import FileProfile, FileReject, ReadOptions
+
+bugs = logging.getLogger("headrace.bugs")
 
 FRAME = "<cQ"
 """A frame is its kind and the number of bytes that follow."""
@@ -112,6 +115,7 @@ class Parsing:
             [sys.executable, "-m", "headrace.connector.upload.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             pass_fds=[descriptor],
             env=_environ(),
             start_new_session=True,  # a Ctrl-C is for us to hear
@@ -179,6 +183,8 @@ def _rows(data: bytes) -> Rows:
 
 
 def _error(said: Mapping[str, Any]) -> HeadraceError:
+    if said["trace"]:
+        bugs.error("a file could not be read:\n%s", said["trace"])
     kind = ConfigError if said["kind"] == "config" else DataError
     error: HeadraceError = kind(said["code"], said["message"], field=said["field"], remedy=said["remedy"])
     return error

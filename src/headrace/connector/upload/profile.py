@@ -21,6 +21,7 @@ PREVIEW_ROWS = 1000
 SAMPLES = 3
 _SAMPLE = 200  # characters
 _LOOKED_AT = 2000  # rows of a part in which samples are looked for
+_NESTED = 20
 _CELL = 2000  # characters of a text in the preview
 
 
@@ -53,7 +54,12 @@ class Profiler:
         self._nullable[at] = True
 
     def _sample(self, found: dict[str, None], column: pa.Array) -> None:
-        for value in pc.unique(pc.drop_null(column)).to_pylist():
+        present = pc.drop_null(column)
+        if pa.types.is_nested(column.type):
+            present = present[:_NESTED]
+        else:
+            present = pc.unique(present)
+        for value in present.to_pylist():
             if value == "":
                 continue
             found.setdefault(sample(value)[:_SAMPLE])

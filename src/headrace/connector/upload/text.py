@@ -57,8 +57,21 @@ def _unpacked(file: IO[bytes], packed: str | None) -> Any:
     if packed == "gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=file), _CHUNK)
     if packed == "zst":
-        return pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
+        return pa.CompressedInputStream(pa.PythonFile(_Kept(file), "r"), "zstd")
     return file
+
+
+class _Kept(io.RawIOBase):
+    """A file that stays open when pyarrow is done with it."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
 
 
 def encoding_of(file: IO[bytes], kind: Kind) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from headrace.control.access import Actor
@@ -69,7 +69,7 @@ class _Parts:
         """The file has begun, and was not opened yet."""
         return self._name is not None and self._incoming is None
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._field,
