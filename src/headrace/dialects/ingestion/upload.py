@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartCallbacks, MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from headrace.control.access import Actor
@@ -11,6 +13,9 @@ from headrace.control.files import Incoming
 from headrace.dialects.door import Door
 from headrace.dialects.ingestion.errors import Refused
 from headrace.model.file import File
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _PIECE = 1 << 20
 _HEADERS = 16 << 10
