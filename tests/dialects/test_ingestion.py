@@ -476,3 +476,19 @@ def test_the_catalogue_lists_what_can_be_read_with_its_form(ann: Caller) -> None
 
 def test_nothing_that_is_answered_holds_a_password(ann: Caller) -> None:
     assert WORD not in ann("GET", "/api/v1/sources").text
+
+
+def test_rows_go_to_the_default_target_of_the_workspace(ann: Caller, postgres_url: str) -> None:
+    source = make_source(ann, postgres_url)
+    body = {"sourceId": source["id"], "name": "back", "destinationType": "postgres"}
+    assert "workspace target" in failed(ann("POST", "/api/v1/connections", body), 400)
+    token = ann.http.headers["authorization"].split()[1]
+    owner = ann.platform.workspaces.enter(ann.platform.sessions.authenticate(token), ann.workspace)
+    ann.platform.connections.make_default_target(owner, source["id"])
+    assert ann("POST", "/api/v1/connections", body).json()["destinationType"] == "postgres"
+    assert ann("GET", f"/api/v1/sources/{source['id']}").status_code == 200
+    for name in ("one", "two"):
+        made = make_connection(ann, source["id"], name=name)
+        assert made["destinationType"] == "iceberg"
+    lakes = [c for c in ann.platform.connections.list(owner) if c.connector == "iceberg"]
+    assert [ann.workspace in lake.settings["warehouse"] for lake in lakes] == [True]

@@ -167,6 +167,7 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Connections.delete": lambda p, a, t: p.connections.delete(a, t.source.id),
     "Connections.test": lambda p, a, t: p.connections.test(a, t.source.id, source=True),
     "Connections.discover": lambda p, a, t: p.connections.discover(a, t.source.id, Selection()),
+    "Connections.make_default_target": lambda p, a, t: p.connections.make_default_target(a, t.target.id),
     "Connections.try_out": lambda p, a, t: p.connections.try_out(a, t.source.id),
     "Connections.create": lambda p, a, t: p.connections.create(a, replace(t.source, team=t.team.id), {
         "host": "h", "database": "d", "username": "u"}),
@@ -239,7 +240,8 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
 OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
-    "Workspaces.invite", "Connections.default_target", "Files.receive",
+    "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
+    "Connections.default_target", "Files.receive",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from headrace.control.access import Actor, Guarded, Permission, needs, refuse_ot
 from headrace.control.endpoint import Endpoint, flat, public
 from headrace.engine.retry import report
 from headrace.errors import ConfigError, ConflictError, HeadraceError, NotFoundError, TransientError
-from headrace.model.connection import Connection, Tested
+from headrace.model.connection import INTERNAL, Connection, Tested
 from headrace.model.run import ErrorReport
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ class Connections(Guarded):
     @needs(Permission.CONNECTION_READ)
     def list(self, actor: Actor) -> Sequence[Connection]:
         """By name: those that the actor may see."""
-        return [c for c in self._in(actor).connections.list() if actor.sees(c.team)]
+        found = self._in(actor).connections.list()
+        return [c for c in found if actor.sees(c.team) and not c.extras.get(INTERNAL)]
 
     @needs(Permission.CONNECTION_READ)
     def get(self, actor: Actor, id: str) -> Connection:
         """Raises NotFoundError, and AuthError for one of a team that the actor is not in."""
         found = self._in(actor).connections.get(id)
+        if found.extras.get(INTERNAL):
+            raise NotFoundError("store.no_connection", f"there is no connection {id}")
         refuse_other_teams(actor, found.team, change=False)
         return found
 
@@ -190,6 +193,23 @@ class Connections(Guarded):
                 remedy="Make one, and make it the default target: `headrace workspace target`.",
             )
         return _warehouse(store, self.warehouse)
+
+    @needs(Permission.WORKSPACE_MANAGE, changes=True)
+    def make_default_target(self, actor: Actor, id: str) -> Connection:
+        """Pipelines of this workspace write there from now on, when nobody says where. Raises ConfigError
+        for what can't be written to."""
+        store, chosen = self._in(actor), self._changeable(actor, id)
+        if catalog.connector(chosen.connector).target is None:
+            raise ConfigError(
+                "connections.not_a_target",
+                f"{chosen.name} can't be written to",
+                field="connection",
+                remedy="Choose a connection to Iceberg, Parquet, PostgreSQL, …",
+            )
+        for other in store.connections.list():
+            if other.connector == chosen.connector and other.extras.get(DEFAULT_TARGET) and other.id != id:
+                store.connections.save(replace(other, extras={**other.extras, DEFAULT_TARGET: False}))
+        return store.connections.save(replace(chosen, extras={**chosen.extras, DEFAULT_TARGET: True}))
 
     def _endpoint(self, actor: Actor, id: str) -> Endpoint:
         known = self._changeable(actor, id)

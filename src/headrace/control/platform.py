@@ -62,18 +62,7 @@ class Platform:
 
         `HEADRACE_STORE` names another database than the SQLite file in the folder.
         """
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                "platform.folder",
-                f"the data folder {folder} can't be made: {error.strerror}",
-                field="data",
-                remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
-            ) from None
-        url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
-        store = Store.open(url, keys=MasterKeys.load(folder, environ))
-        return cls(store, folder, environ, loopback=loopback)
+        return cls(open_store(folder, environ), folder, environ, loopback=loopback)
 
     @cached_property
     def settings(self) -> Settings:
@@ -200,3 +189,18 @@ class Platform:
         if "mailer" in self.__dict__:
             self.mailer.close()
         self._store.close()
+
+
+def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
+    """The store of a data folder, as `Platform.open` finds it; the caller closes it."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "platform.folder",
+            f"the data folder {folder} can't be made: {error.strerror}",
+            field="data",
+            remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
+        ) from None
+    url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
+    return Store.open(url, keys=MasterKeys.load(folder, environ))

@@ -20,6 +20,16 @@ class Watcher(Protocol):
     def log(self, level: str, message: str, stream: str | None) -> None: ...
 
 
+class Nobody:
+    """Follows nothing: what the store remembers is enough."""
+
+    def started(self, run: Run) -> None: ...
+
+    def progress(self, progress: StreamProgress) -> None: ...
+
+    def log(self, level: str, message: str, stream: str | None) -> None: ...
+
+
 class Watched:
     """Fits `State`."""
 

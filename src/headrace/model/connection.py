@@ -9,6 +9,9 @@ from typing import Any
 
 from headrace.model.run import ErrorReport
 
+INTERNAL = "internal"
+"""The extra of a connection that is no one's to choose: it belongs to something else."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tested:

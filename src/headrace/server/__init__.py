@@ -1,1 +1,1 @@
-"""The process that others call: its dialects side by side on one port."""
+"""The server: its doors on the network, its logs, and how it starts and stops."""

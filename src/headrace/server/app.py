@@ -8,14 +8,19 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.control.platform import Platform
-from headrace.dialects import ingestion
+from headrace.dialects import ingestion, popsink
 from headrace.dialects.door import Door
+from headrace.server.health import PATHS as HEALTH
 
 
-def app(platform: Platform) -> ASGIApp:
-    """The application over a platform, which stays the caller's to close."""
+def app(platform: Platform, health: ASGIApp | None = None) -> ASGIApp:
+    """The application over a platform, which stays the caller's to close; `health` answers operators."""
     door = Door(platform)
-    return Paths(dict.fromkeys(ingestion.PATHS, ingestion.app(door)))
+    apps: dict[str, ASGIApp] = dict.fromkeys(ingestion.PATHS, ingestion.app(door))
+    apps |= dict.fromkeys(popsink.PATHS, popsink.app(door))
+    if health is not None:
+        apps |= dict.fromkeys(HEALTH, health)
+    return Paths(apps)
 
 
 class Paths:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from headrace import catalog
 from headrace.connector import Capability, ReadMode, Stream
-from headrace.control.connections import DEFAULT_TARGET
 from headrace.dialects.ingestion import wire
 from headrace.dialects.ingestion.errors import Refused
 from headrace.model.connection import Connection
@@ -62,13 +61,9 @@ def kept_extras(description: str | None) -> dict[str, Any]:
 
 
 def is_source(connection: Connection) -> bool:
-    """Is it one to read from? What only the default target is, is none."""
+    """Can it be read from, by this version or a later one?"""
     spec = catalog.connectors().get(connection.connector)
-    return (
-        spec is not None
-        and not connection.extras.get(DEFAULT_TARGET)
-        and (spec.source is not None or spec.target is None)
-    )
+    return spec is not None and (spec.source is not None or spec.target is None)
 
 
 def spelled(connector: str, config: Mapping[str, Any]) -> dict[str, Any]:
