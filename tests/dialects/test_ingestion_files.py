@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from headrace.engine.stop import Stop
+from headrace.control.importers import Importers
+from headrace.control.worker import Place
 from headrace.model.workspace import Role
 from tests.dialects.conftest import WORD, Caller
 from tests.dialects.test_ingestion import NOBODY, TIME, UUID, failed
@@ -24,12 +25,13 @@ FILES = "/api/v1/files"
 @pytest.fixture
 def working(ann: Caller) -> Iterator[Caller]:
     """Ann, and a worker that does her imports."""
-    stop, importer = Stop(), ann.platform.importer
-    thread = threading.Thread(target=importer.follow, args=(stop,))
+    platform = ann.platform
+    place = Place(folder=platform._folder, environ={})
+    importers = Importers(platform._store, place, platform.sweep.run, lambda *_, **__: None)
+    thread = threading.Thread(target=importers.run)
     thread.start()
     yield ann
-    stop.drain()
-    importer.wake()
+    importers.stop()
     thread.join()
 
 

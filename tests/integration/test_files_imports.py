@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from headrace.control.importers import Importers
 from headrace.control.platform import Platform
+from headrace.control.worker import Place
 from headrace.engine.stop import Stop
 from headrace.errors import ConfigError, ConflictError
 from headrace.model.file import FileStatus, ImportMode, ImportPlan
@@ -189,23 +193,50 @@ def test_an_import_needs_a_plan_and_happens_once(ann: Person) -> None:
     assert len(ann.table()) == 2
 
 
-def test_who_follows_does_what_comes_and_ends_when_told(ann: Person) -> None:
-    stop = Stop()
-    thread = threading.Thread(target=ann.platform.importer.follow, args=(stop,))
+def test_processes_beside_a_worker_do_what_comes(ann: Person, tmp_path: Path) -> None:
+    swept: list[int] = []
+    importers = make_importers(ann, tmp_path, lambda: swept.append(1))
+    thread = threading.Thread(target=importers.run)
     thread.start()
     try:
-        file = ann.upload("a.csv", CSV)
-        ann.platform.files.plan(ann.actor, file.id, ImportPlan(table="t"))
-        ann.platform.files.start(ann.actor, file.id)
-        until(
-            lambda: ann.platform.files.get(ann.actor, file.id).status is FileStatus.COMPLETED,
-            "the import ends",
-        )
+        for name in ("t1", "t2"):
+            file = ann.upload("a.csv", CSV)
+            ann.platform.files.plan(ann.actor, file.id, ImportPlan(table=name))
+            ann.platform.files.start(ann.actor, file.id)
+            until(lambda id=file.id: status(ann, id) is FileStatus.COMPLETED, "the import ends")  # type: ignore[misc]
     finally:
-        stop.drain()
-        ann.platform.importer.wake()
+        importers.stop()
         thread.join()
-    assert len(ann.table()) == 2
+    assert len(ann.table("t1")) == len(ann.table("t2")) == 2
+    assert swept == [1]
+
+
+def test_a_file_that_every_process_dies_of_has_failed(
+    ann: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HEADRACE_FAILPOINT", "before_publish=kill")
+    importers = make_importers(ann, tmp_path, lambda: None)
+    file = ann.upload("a.csv", CSV)
+    ann.platform.files.plan(ann.actor, file.id, ImportPlan(table="t"))
+    ann.platform.files.start(ann.actor, file.id)
+    thread = threading.Thread(target=importers.run)
+    thread.start()
+    try:
+        until(lambda: status(ann, file.id) is FileStatus.FAILED, "it is given up")
+    finally:
+        importers.stop()
+        thread.join()
+    error = ann.platform.files.get(ann.actor, file.id).error
+    assert error is not None and error.code == "worker.import_died"
+
+
+def make_importers(ann: Person, folder: Path, sweep: Any) -> Importers:
+    place = Place(folder=folder / "data", environ=dict(os.environ))
+    return Importers(ann.platform._store, place, sweep, lambda *_, **__: None)
+
+
+def status(ann: Person, id: str) -> FileStatus:
+    return ann.platform.files.get(ann.actor, id).status
 
 
 def test_workspaces_have_tables_of_their_own(ann: Person) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -17,16 +15,14 @@ from headrace.connector.upload.kinds import HEAD, LIMITS, MB, check_content, kin
 from headrace.connector.upload.profile import unpack_schema
 from headrace.control.access import Actor, Guarded, Permission, needs
 from headrace.control.content import Content
-from headrace.control.importing import Importer, columns_of
+from headrace.control.importing import Targets, columns_of
 from headrace.control.profiles import Profiles
 from headrace.control.settings import Settings
-from headrace.errors import ConfigError, ConflictError, DataError, HeadraceError, TooLarge, TransientError
+from headrace.errors import ConfigError, ConflictError, DataError, HeadraceError, TooLarge
 from headrace.model.file import File, FileReject, FileStatus, ImportPlan, ReadOptions
 from headrace.model.run import ErrorReport
 from headrace.store import Page, Store
 from headrace.store.files import over_quota
-
-log = logging.getLogger(__name__)
 
 PATIENCE = 120.0
 """Seconds that somebody waits for a profile."""
@@ -111,11 +107,11 @@ class Incoming:
 
 class Files(Guarded):
     def __init__(
-        self, store: Store, settings: Settings, content: Content, profiles: Profiles, importer: Importer
+        self, store: Store, settings: Settings, content: Content, profiles: Profiles, targets: Targets
     ):
         super().__init__(store)
         self._settings, self._content = settings, content
-        self._profiles, self._importer = profiles, importer
+        self._profiles, self._targets = profiles, targets
 
     @needs(Permission.FILE_WRITE, changes=True)
     def receive(self, actor: Actor, name: str) -> Incoming:
@@ -212,10 +208,8 @@ class Files(Guarded):
                     remedy="Set the schema of the import first.",
                 )
             _refuse_unreadable(file)
-            self._importer.target_of(actor.place)
-        started = files.start(id)
-        self._importer.wake()
-        return started
+            self._targets(actor.place)
+        return files.start(id)
 
     @needs(Permission.FILE_READ)
     def rejects(self, actor: Actor, id: str, *, offset: int = 0, limit: int = 50) -> Page[FileReject]:
@@ -252,16 +246,6 @@ class Sweep:
                 self._content.remove(key)
         self._content.drop_unfinished(now - _LOST)
         return len(old)
-
-    def follow(self, stop: threading.Event, every: float = 3600.0) -> None:
-        """Now and then, until `stop`."""
-        while True:
-            try:
-                self.run()
-            except TransientError as error:
-                log.warning("old files were not looked for: %s", error.message)
-            if stop.wait(every):
-                return
 
 
 def clean_name(text: str) -> str:

@@ -52,7 +52,6 @@ from headrace.store.imports import ImportLease
 
 bugs = logging.getLogger("headrace.bugs")
 
-_LOOK = 1.0  # seconds between two looks for an import that waits
 _BEAT = TTL.total_seconds() / 3
 _ROW_BYTES = 32 << 20
 _SPEC = ConnectorSpec(
@@ -218,26 +217,6 @@ class Importer:
 
     def __init__(self, store: Store, content: Content, limits: Limits, targets: Targets):
         self._store, self._content, self._limits, self._targets = store, content, limits, targets
-        self._wanted = threading.Event()
-
-    def wake(self) -> None:
-        """There may be something to do."""
-        self._wanted.set()
-
-    def target_of(self, workspace: str) -> Endpoint:
-        """Where the tables of a workspace's imports are. Raises ConfigError when there is no such place."""
-        return self._targets(workspace)
-
-    def follow(self, stop: Stop) -> None:
-        """Work until `stop` says to end; an import that is under way then is left to the next worker."""
-        while not stop.draining:
-            try:
-                if self.step(stop):
-                    continue
-            except TransientError as error:  # the store is away: it may come back
-                bugs.warning("no import could be looked for: %s", error.message)
-            self._wanted.wait(_LOOK)
-            self._wanted.clear()
 
     def step(self, stop: Stop) -> bool:
         """Import one file to its end; False when none waits."""

@@ -111,11 +111,11 @@ class Platform:
     def files(self) -> Files:
         from headrace.control.files import Files
 
-        return Files(self._store, self.settings, self._content, self._profiles, self.importer)
+        return Files(self._store, self.settings, self._content, self._profiles, self._table_target)
 
     @cached_property
     def importer(self) -> Importer:
-        """Who does the imports: a worker lets it `follow`."""
+        """Who does the imports that wait."""
         from headrace.control.importing import Importer
 
         return Importer(self._store, self._content, self._file_limits, self._table_target)

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy import Connection as Transaction
-from sqlalchemy import func, or_, select, update
 
 from headrace.errors import Fenced
 from headrace.model.file import File, FileReject, FileStatus, ImportPlan, RejectReason
@@ -43,15 +43,25 @@ class Imports:
     def __init__(self, database: Database):
         self._database = database
 
-    def claim(self, holder: str, ttl: timedelta, dead: Sequence[str] = ()) -> tuple[File, ImportLease] | None:
+    def waits(self, dead: Sequence[str] = ()) -> bool:
+        """Is there an import that `claim` would give?"""
+        with self._database.read() as transaction:
+            free = self._free(self._database.now(transaction), dead)
+            return transaction.execute(select(files.c.id).where(*free).limit(1)).first() is not None
+
+    def claim(
+        self, holder: str, ttl: timedelta, dead: Sequence[str] = (), *, only: str | None = None
+    ) -> tuple[File, ImportLease] | None:
         """Take the next import that nobody works on, with the next epoch; None when there is none.
 
-        `dead` are holders of whom the caller knows that they are gone.
+        `dead` are holders of whom the caller knows that they are gone; `only` asks for what one of them
+        has left.
         """
         with self._database.write() as transaction:
             now = self._database.now(transaction)
-            free = or_(files.c.expires_at.is_(None), files.c.expires_at <= now, files.c.holder.in_(dead))
-            query = select(files).where(files.c.status == FileStatus.IMPORTING, free)
+            query = select(files).where(*self._free(now, dead))
+            if only is not None:
+                query = query.where(files.c.holder == only)
             query = query.order_by(files.c.touched_at).limit(1).with_for_update(skip_locked=True)
             row = transaction.execute(query).one_or_none()
             if row is None:
@@ -62,6 +72,11 @@ class Imports:
             taken = {"lease": lease.id, "holder": holder, "epoch": lease.epoch, "expires_at": now + ttl}
             transaction.execute(update(files).where(files.c.id == row.id).values(updated_at=_now(), **taken))
         return Files(self._database, row.workspace).get(row.id), lease
+
+    @staticmethod
+    def _free(now: datetime, dead: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+        free = or_(files.c.expires_at.is_(None), files.c.expires_at <= now, files.c.holder.in_(dead))
+        return files.c.status == FileStatus.IMPORTING, free
 
     def holders(self) -> list[str]:
         """Who works on an import now, as far as their leases tell."""

@@ -85,6 +85,8 @@ def part(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> Part:
 def _translated(name: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError):
         raise DataError(
             "files.corrupt",
