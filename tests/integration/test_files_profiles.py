@@ -185,6 +185,13 @@ def test_objects_are_flattened_and_numbers_keep_their_digits(ann: Person) -> Non
         assert "12345678901234567890" in found.preview[1]
 
 
+def test_a_member_that_stands_twice_is_told(ann: Person) -> None:
+    for name, data in (("a.json", b'[{"b": 1}, {"a": 1, "a": 2}]'), ("a.jsonl", b'{"a": 1, "a": 2}\n')):
+        found = ann.profile(name, data)
+        assert found.warnings == ("objects have two members 'a', of which the last one counts",)
+        assert '"a": 2' in found.preview[-1]
+
+
 def test_a_single_object_is_one_row(ann: Person) -> None:
     assert ann.profile("a.json", b'{"a": 1, "b": null}').rows == 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, cast
 
@@ -15,6 +17,8 @@ from headrace.connector.upload.text import Text, mark_of
 from headrace.model.file import FileProfile
 
 _EVERYTHING = 1 << 62
+_LOOKED_AT = 1 << 20
+"""Bytes in which names that stand twice are looked for."""
 
 
 def profile(upload: Opened) -> FileProfile:
@@ -31,7 +35,10 @@ def profile(upload: Opened) -> FileProfile:
         profiler.add(part)
         errors += len(part.errors)
         first = first or next(iter(part.errors), None)
-    return profiler.finish(schema, profiler.firsts, warnings=tuple(warn_of(errors, first)))
+    warnings = warn_of(errors, first)
+    if (repeated := _repeated(upload)) is not None:
+        warnings.append(f"objects have two members {repeated!r}, of which the last one counts")
+    return profiler.finish(schema, profiler.firsts, warnings=tuple(warnings))
 
 
 def read(upload: Opened, schema: pa.Schema) -> Iterator[Part]:
@@ -43,6 +50,26 @@ def read(upload: Opened, schema: pa.Schema) -> Iterator[Part]:
         yield part
     if text.too_large:
         yield Part(pa.RecordBatch.from_pylist([], schema), text.take_too_large())
+
+
+def _repeated(upload: Opened) -> str | None:
+    """A name that stands twice in one object, if there is such in the first of them."""
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        names = Counter(name for name, _ in pairs)
+        found.extend(name for name, times in names.items() if times > 1)
+
+    decoder = json.JSONDecoder(object_pairs_hook=look)
+    text = _open(upload).read(_LOOKED_AT).decode(errors="replace")
+    at = text.find("{")
+    try:
+        while at >= 0 and not found:
+            _, end = decoder.raw_decode(text, at)
+            at = text.find("{", end)
+    except (ValueError, RecursionError):
+        pass  # cut off, or broken: what comes of that is told elsewhere
+    return found[0] if found else None
 
 
 def _open(upload: Opened) -> Text:

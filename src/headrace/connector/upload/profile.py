@@ -146,7 +146,7 @@ def sample(value: Any) -> str:
         return f"{value:f}"
     if isinstance(value, bytes):
         return value.hex()
-    return str(value) if isinstance(value, int | float) else cell_json(value)
+    return cell_json(value) if isinstance(value, Mapping | list | tuple) else str(value)
 
 
 def row_json(row: Mapping[str, Any]) -> str:
@@ -165,8 +165,6 @@ def cell_json(value: Any) -> str:
         return f"{value:f}"
     if isinstance(value, Mapping):
         return row_json(value)
-    if isinstance(value, list):
-        return "[" + ", ".join(map(cell_json, value)) + "]"
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(map(cell_json, value)) + "]"
     return json.dumps(sample(value)[:_CELL], ensure_ascii=False)
