@@ -32,7 +32,6 @@ from headrace.connector import (
     WriteMode,
 )
 from headrace.connector.target import Saved, StagedSlice
-from headrace.connector.upload.kinds import kind_of
 from headrace.connector.upload.process import Limits, Parsing
 from headrace.connector.upload.profile import chosen_type, unpack_schema
 from headrace.control.content import Content
@@ -72,14 +71,9 @@ def columns_of(plan: ImportPlan, schema: pa.Schema) -> dict[str, pa.Field]:
     """By the name in the file: each column that is imported, as it shall stand in the table."""
     found = {}
     for column in schema:
-        name = plan.columns.get(column.name, column.name)
-        if name:
-            type = (
-                chosen_type(plan.types[column.name], column.type)
-                if column.name in plan.types
-                else column.type
-            )
-            found[column.name] = pa.field(name, type)
+        if name := plan.columns.get(column.name, column.name):
+            wanted = plan.types.get(column.name)
+            found[column.name] = pa.field(name, chosen_type(wanted, column.type) if wanted else column.type)
     return found
 
 
@@ -113,14 +107,10 @@ class FileSource(Source[Config]):
     def read(self, slice: Slice, since: Position) -> Iterator[Event]:
         columns = columns_of(self.plan, unpack_schema(self.profile))
         schema = pa.schema([(name, column.type) for name, column in columns.items()])
+        names = [column.name for column in columns.values()]
         self.seen.clear()
         good = 0
-        with (
-            self.open() as content,
-            Parsing(
-                content, self.file.name, kind_of(self.file.name), self.file.options, self.limits
-            ) as parsing,
-        ):
+        with self.open() as content, Parsing.of(self.file, content, self.limits) as parsing:
             self._parsing = parsing
             for rows, rejects, more in parsing.rows(schema):
                 if rows is None:
@@ -130,11 +120,7 @@ class FileSource(Source[Config]):
                 skipped = self._count(rejects, more)
                 self._refuse_too_many()
                 good += rows.num_rows
-                yield Batch(
-                    slice.read.stream.id,
-                    rows.rename_columns([f.name for f in columns.values()]),
-                    skipped=skipped,
-                )
+                yield Batch(self.stream.id, rows.rename_columns(names), skipped=skipped)
         if self.seen and not good:
             raise DataError(
                 "files.no_good_rows",
@@ -282,7 +268,7 @@ class _Attempt:
     def __init__(self, store: Store, content: Content, limits: Limits, file: File, lease: ImportLease):
         self._store, self._content, self._limits = store, content, limits
         self._file, self._state = file, _State(store, lease)
-        self._kept = 0
+        self._kept = 0  # rejects told to the store
         self._source: FileSource | None = None
 
     def run(self, endpoint: Endpoint, stop: Stop) -> Counts | None:
@@ -292,7 +278,6 @@ class _Attempt:
         columns = columns_of(plan, unpack_schema(profile))
         stream = Stream(name=plan.table, namespace=plan.namespace, schema=pa.schema(list(columns.values())))
         write = WriteMode.REPLACE if plan.mode is ImportMode.REPLACE else WriteMode.APPEND
-        self._kept = 0
         source = self._source = FileSource(
             file=self._file, profile=profile, plan=plan, stream=stream, limits=self._limits, keep=self._keep,
             open=lambda: self._content.borrow(self._file.key),

@@ -6,7 +6,6 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 
-from headrace.connector.upload.kinds import kind_of
 from headrace.connector.upload.process import Limits, Parsing
 from headrace.control.content import Content
 from headrace.errors import ConfigError, DataError, NotFoundError, NotReady
@@ -76,7 +75,7 @@ class Profiles:
     def _read(self, file: File) -> FileProfile:
         with (
             self._content.borrow(file.key) as content,
-            Parsing(content, file.name, kind_of(file.name), file.options, self._limits) as parsing,
+            Parsing.of(file, content, self._limits) as parsing,
         ):
             self._parsing.add(parsing)
             try:

@@ -16,9 +16,9 @@ from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 
-from headrace.connector.upload.kinds import Kind
+from headrace.connector.upload.kinds import Kind, kind_of
 from headrace.errors import ConfigError, DataError, HeadraceError
-from headrace.model.file import FileProfile, FileReject, ReadOptions
+from headrace.model.file import File, FileProfile, FileReject, ReadOptions
 
 bugs = logging.getLogger("headrace.bugs")
 
@@ -69,6 +69,11 @@ class Parsing:
     options: ReadOptions
     limits: Limits = field(default_factory=Limits)
     _process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def of(cls, file: File, content: IO[bytes], limits: Limits) -> Parsing:
+        """The file as it shall be read."""
+        return cls(content, file.name, kind_of(file.name), file.options, limits)
 
     def profile(self) -> FileProfile:
         """Raises DataError or ConfigError for a file that can't be read."""
