@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from headrace.control.importers import Importers
+from headrace.control.profiles import PARALLEL
 from headrace.control.worker import Place
 from headrace.model.workspace import Role
 from tests.dialects.conftest import WORD, Caller
@@ -288,6 +289,24 @@ def test_what_can_not_be_read_is_a_bad_request_and_has_failed(ann: Caller) -> No
     found = status(ann, id)
     assert found["status"] == "FAILED"
     assert found["errorMessage"]
+
+
+def test_who_asks_too_early_is_told_to_come_back(ann: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.dialects.ingestion.files.PATIENCE", 0.0)
+    busy, pool = threading.Event(), ann.platform._profiles._pool
+    for _ in range(PARALLEL):  # nobody is left to read the file
+        pool.submit(busy.wait)
+    try:
+        id = upload(ann)["id"]
+        for answer in (
+            ann("GET", f"{FILES}/{id}/preview"),
+            ann("PUT", f"{FILES}/{id}/schema", {"targetTableName": "t"}),
+        ):
+            failed(answer, 503)
+            assert answer.headers["retry-after"] == "5"
+        assert status(ann, id)["status"] == "UPLOADED"
+    finally:
+        busy.set()
 
 
 def test_states_that_do_not_allow_it_are_a_conflict(working: Caller) -> None:

@@ -95,6 +95,16 @@ def test_a_value_at_the_very_end_of_a_large_file_decides(ann: Person) -> None:
     assert found.preview[1] == '{"c": 1.0}'
 
 
+def test_a_preview_has_its_bounds(ann: Person) -> None:
+    found = ann.profile(
+        "a.jsonl", (b'{"a": "' + b"x" * 50_000 + b'", "l": [' + b"1," * 9_000 + b"1]}\n") * 600
+    )
+    assert found.rows == 600
+    row = json.loads(found.preview[0])
+    assert len(row["a"]) == 2000
+    assert sum(map(len, found.preview)) < 3 << 20
+
+
 def test_digits_before_and_after_the_point_that_no_decimal_holds_make_a_double(ann: Person) -> None:
     assert ann.types("a.csv", column("1" * 36, "0.12345")) == {"c": "DOUBLE"}
 

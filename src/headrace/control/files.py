@@ -143,7 +143,7 @@ class Files(Guarded):
 
     @needs(Permission.FILE_READ)
     def list(self, actor: Actor, *, offset: int = 0, limit: int = 50) -> Page[File]:
-        """The newest first."""
+        """The newest first, without their profiles."""
         return self._in(actor).files.list(offset=offset, limit=limit)
 
     @needs(Permission.FILE_READ)

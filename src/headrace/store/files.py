@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection as Transaction
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, null, select, update
 
 from headrace.errors import ConflictError, NotFoundError, TooLarge
 from headrace.model.file import (
@@ -75,8 +75,9 @@ class Files:
             return self._get(transaction, id)
 
     def list(self, *, offset: int = 0, limit: int = 50) -> Page[File]:
-        """The newest first."""
-        query = select(files).where(self._mine).order_by(files.c.created_at.desc(), files.c.id)
+        """The newest first, without their profiles."""
+        columns = [c if c is not files.c.profile else null().label("profile") for c in files.c]
+        query = select(*columns).where(self._mine).order_by(files.c.created_at.desc(), files.c.id)
         with self._database.read() as transaction:
             rows, total = read_page(transaction, query, offset, limit)
         return Page([_read(row) for row in rows], total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,7 @@ SAMPLES = 3
 _SAMPLE = 200  # characters
 _LOOKED_AT = 2000  # rows of a part in which samples are looked for
 _NESTED = 20
+_PREVIEW = 2 << 20  # characters
 _CELL = 2000  # characters of a text in the preview
 
 
@@ -84,11 +85,22 @@ class Profiler:
             )
             for at, field in enumerate(schema)
         )
-        preview = [row_json(row) for batch in firsts for row in batch.to_pylist()]
         packed = base64.b64encode(schema.serialize().to_pybytes()).decode()
         return FileProfile(
-            columns=columns, rows=self.rows, preview=tuple(preview[:PREVIEW_ROWS]), schema=packed, **rest
+            columns=columns, rows=self.rows, preview=tuple(_shown(firsts)), schema=packed, **rest
         )
+
+
+def _shown(firsts: Iterable[pa.RecordBatch]) -> Iterator[str]:
+    """The first rows as JSON, as many as have room."""
+    size = 0
+    for batch in firsts:
+        for row in batch.to_pylist():
+            text = row_json(row)
+            size += len(text)
+            if size > _PREVIEW and size > len(text):
+                return
+            yield text
 
 
 def unpack_schema(profile: FileProfile) -> pa.Schema:
@@ -151,8 +163,15 @@ def sample(value: Any) -> str:
 
 def row_json(row: Mapping[str, Any]) -> str:
     """A row as JSON text, long texts cut."""
-    cells = (f"{json.dumps(name, ensure_ascii=False)}: {cell_json(value)}" for name, value in row.items())
+    cells = (
+        f"{json.dumps(name, ensure_ascii=False)}: {_cut(cell_json(value))}" for name, value in row.items()
+    )
     return "{" + ", ".join(cells) + "}"
+
+
+def _cut(text: str) -> str:
+    """A nested value that is too long becomes a text."""
+    return text if len(text) <= 2 * _CELL + 2 else json.dumps(text[:_CELL], ensure_ascii=False)
 
 
 def cell_json(value: Any) -> str:
