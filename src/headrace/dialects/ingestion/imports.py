@@ -117,7 +117,7 @@ def plan_of(body: Mapping[str, Any]) -> ImportPlan:
     namespace = wire.text_of(body, "targetSchema", "Target schema", 1000) or None
     columns = _texts(body, "columnMappings", nullable=True)
     types = {name: text for name, text in _texts(body, "columnTypes", nullable=False).items() if text}
-    mode = body.get("writeMode") or "APPEND"
+    mode = "APPEND" if body.get("writeMode") is None else body["writeMode"]
     if not isinstance(mode, str) or mode not in MODES:
         raise Refused(400, f"writeMode must be one of {', '.join(MODES)}")
     most = body.get("maxRejected")
@@ -140,7 +140,9 @@ def options_of(body: Mapping[str, Any]) -> ReadOptions | None:
     if unknown := sorted(set(given) - known):
         raise Refused(400, f"readOptions has no {unknown[0]}; it has {', '.join(sorted(known))}")
     texts = {name: _text(given, name) for name in _TEXTS}
-    header, skip, nulls = given.get("header"), given.get("skipRows") or 0, given.get("nullValues") or []
+    header = given.get("header")
+    skip = 0 if given.get("skipRows") is None else given["skipRows"]
+    nulls = [] if given.get("nullValues") is None else given["nullValues"]
     if header is not None and not isinstance(header, bool):
         raise Refused(400, "readOptions.header must be true or false")
     if not isinstance(skip, int) or isinstance(skip, bool) or not 0 <= skip <= 1_000_000:

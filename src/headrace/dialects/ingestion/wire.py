@@ -228,14 +228,29 @@ CONNECTION_BODY: dict[str, Any] = {
 }
 
 _TEXTS = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "null"]}}
+_PART = "[A-Za-z_][A-Za-z0-9_]{0,127}"
+_CHARACTER = {"type": ["string", "null"], "minLength": 1, "maxLength": 1}
 SCHEMA_BODY: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "targetTableName": {"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,127}$"},
-        "targetSchema": {"type": ["string", "null"]},
+        "targetTableName": {"type": "string", "pattern": f"^{_PART}$"},
+        "targetSchema": {"type": ["string", "null"], "pattern": rf"^({_PART}(\.{_PART})*)?$"},
         "columnMappings": _TEXTS,
         "columnTypes": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
-        "readOptions": {"type": ["object", "null"]},
+        "readOptions": {
+            "type": ["object", "null"],
+            "properties": {
+                "delimiter": _CHARACTER,
+                "quote": _CHARACTER,
+                "escape": _CHARACTER,
+                "encoding": {"type": ["string", "null"], "minLength": 1},
+                "header": {"type": ["boolean", "null"]},
+                "nullValues": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": 100},
+                "sheet": {"type": ["string", "null"], "minLength": 1},
+                "skipRows": {"type": ["integer", "null"], "minimum": 0, "maximum": 1_000_000},
+            },
+            "additionalProperties": False,
+        },
         "writeMode": {"enum": ["APPEND", "REPLACE", "FAIL_IF_EXISTS", None]},
         "maxRejected": {"type": ["integer", "null"], "minimum": 0},
     },
