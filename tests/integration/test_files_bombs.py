@@ -133,6 +133,15 @@ def test_a_page_of_parquet_that_unpacks_to_too_much(ann: Person) -> None:
     assert refused(ann, "a.parquet", out.getvalue()) in {"upload.memory", "upload.parser_died"}
 
 
+def test_parquet_that_is_nested_too_deep(ann: Person) -> None:
+    value: object = 1
+    for _ in range(11):
+        value = {"a": value}
+    out = io.BytesIO()
+    pq.write_table(pa.table({"a": [value]}), out)
+    assert refused(ann, "a.parquet", out.getvalue()) == "upload.too_deep"
+
+
 def test_avro_blocks_that_unpack_to_too_much(ann: Person) -> None:
     out = io.BytesIO()
     schema = {"type": "record", "name": "R", "fields": [{"name": "a", "type": "bytes"}]}

@@ -15,6 +15,7 @@ from headrace.connector.files.part import Part, RowError, Sample, check_width, s
 from headrace.errors import DataError
 
 _ROWS = 65_536
+_PAGES = 1 << 20
 
 
 def inspect(file: IO[bytes], name: str, size: int) -> Sample:
@@ -33,12 +34,17 @@ def inspect(file: IO[bytes], name: str, size: int) -> Sample:
     return Sample(typed, parquet.metadata.num_rows, size)
 
 
-def read(file: IO[bytes], name: str, schema: pa.Schema) -> Iterator[Part]:
-    """The rows as `schema`; its columns that the file lacks are null, others of the file are left out."""
+def read(file: IO[bytes], name: str, schema: pa.Schema, *, ahead: bool = True) -> Iterator[Part]:
+    """The rows as `schema`; its columns that the file lacks are null, others of the file are left out.
+
+    Without `ahead` a column is read page by page, not as much of it as a row group has: for files that are
+    near, and little memory.
+    """
     with _translated(name):
         parquet = pq.ParquetFile(
             file,
-            pre_buffer=True,
+            pre_buffer=ahead,
+            buffer_size=0 if ahead else _PAGES,
             page_checksum_verification=True,
             coerce_int96_timestamp_unit="us",  # nanoseconds do not reach far years
         )

@@ -17,6 +17,7 @@ from headrace.errors import DataError
 from headrace.model.file import FileProfile
 
 _FIRST_PARTS = 4
+_DEPTH = 10
 
 
 def profile(upload: Opened) -> FileProfile:
@@ -25,9 +26,17 @@ def profile(upload: Opened) -> FileProfile:
     schema = columnar.inspect(upload.file, upload.name, 0).schema
     if not schema.names:
         raise no_columns(upload.name)
+    for field in schema:
+        if _depth(field.type) > _DEPTH:
+            raise DataError(
+                "upload.too_deep",
+                f"{field.name} is nested more than {_DEPTH} levels deep",
+                field="file",
+                remedy="Write it flatter, or as JSON text.",
+            )
     upload.file.seek(0)
     profiler = Profiler(schema)
-    for part in islice(columnar.read(upload.file, upload.name, schema), _FIRST_PARTS):
+    for part in islice(read(upload, schema), _FIRST_PARTS):
         profiler.add(Part(part.rows[:PREVIEW_ROWS], []))
     upload.file.seek(0)
     parquet = pq.ParquetFile(upload.file, coerce_int96_timestamp_unit="us")
@@ -41,7 +50,13 @@ def profile(upload: Opened) -> FileProfile:
 def read(upload: Opened, schema: pa.Schema) -> Iterator[Part]:
     """The rows as `schema`, which has columns of the file."""
     _refuse_encrypted(upload)
-    yield from columnar.read(upload.file, upload.name, schema)
+    yield from columnar.read(upload.file, upload.name, schema, ahead=False)
+
+
+def _depth(type: pa.DataType) -> int:
+    if not pa.types.is_nested(type):
+        return 0
+    return 1 + max((_depth(type.field(n).type) for n in range(type.num_fields)), default=0)
 
 
 def _refuse_encrypted(upload: Opened) -> None:
