@@ -17,6 +17,7 @@ from headrace.control.platform import Platform
 from headrace.control.watch import Watcher
 from headrace.engine.stop import Stop
 from headrace.errors import AuthError, HeadraceError, NotFoundError, SignInNeeded
+from headrace.model.file import ImportPlan
 from headrace.model.registry import InstanceDraft
 from headrace.model.run import RunFilter
 from headrace.model.workspace import Role
@@ -70,8 +71,8 @@ def attempt(operation: Callable[..., Any], actor: Actor | None) -> Any:
 def test_every_operation_takes_an_actor_and_declares_a_permission(platform: Platform) -> None:
     found = operations(platform)
     assert {name.partition(".")[0] for name in found} == {
-        "Audits", "Connections", "Connectors", "Instances", "Keys", "Pipelines", "Positions", "Registry",
-        "Runs", "Sessions", "Teams", "Tokens", "Users", "Workspaces",
+        "Audits", "Connections", "Connectors", "Files", "Instances", "Keys", "Pipelines", "Positions",
+        "Registry", "Runs", "Sessions", "Teams", "Tokens", "Users", "Workspaces",
     }  # fmt: skip
     for service in platform.services():
         public = {n for n, v in vars(type(service)).items() if not n.startswith("_") and callable(v)}
@@ -177,6 +178,12 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Instances.publish": lambda p, a, t: p.instances.publish(a, InstanceDraft(
         id=str(uuid4()), dataset="d", entry="aws-s3-connector-0.1.0", target=t.target.id,
         connector_config={"url": "s3://b/*.csv"})),
+    "Files.get": lambda p, a, t: p.files.get(a, t.file.id),
+    "Files.preview": lambda p, a, t: p.files.preview(a, t.file.id),
+    "Files.plan": lambda p, a, t: p.files.plan(a, t.file.id, ImportPlan(table="t")),
+    "Files.start": lambda p, a, t: p.files.start(a, t.file.id),
+    "Files.rejects": lambda p, a, t: p.files.rejects(a, t.file.id),
+    "Files.delete": lambda p, a, t: p.files.delete(a, t.file.id),
     "Pipelines.get": lambda p, a, t: p.pipelines.get(a, t.pipeline.id),
     "Pipelines.create": lambda p, a, t: p.pipelines.create(a, replace(t.pipeline, id="new", name="new")),
     "Pipelines.update": lambda p, a, t: p.pipelines.update(a, replace(t.pipeline, paused=True)),
@@ -219,6 +226,7 @@ DENIED = {"Users.get", "Users.update", "Users.delete"}  # for known and unknown 
 LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Audits.list": lambda p, a, t: p.audits.list(a),
     "Connections.list": lambda p, a, t: p.connections.list(a),
+    "Files.list": lambda p, a, t: p.files.list(a),
     "Pipelines.list": lambda p, a, t: p.pipelines.list(a),
     "Runs.list": lambda p, a, t: (p.runs.list(a), p.runs.list(a, t.pipeline.id)),
     "Runs.page": lambda p, a, t: (p.runs.page(a), p.runs.page(a, RunFilter(pipeline=t.pipeline.id))),
@@ -240,8 +248,7 @@ OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
     "Instances.list", "Registry.form", "Registry.packages", "Workspaces.invite", "Workspaces.active",
-    "Workspaces.set_broker", "Workspaces.try_broker",
-    "Connections.default_target",
+    "Workspaces.set_broker", "Workspaces.try_broker", "Connections.default_target", "Files.receive",
 }  # fmt: skip
 
 

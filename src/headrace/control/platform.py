@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.connector import egress
-from headrace.control.access import Guarded
+from headrace.control.access import Guarded, operator
 from headrace.control.connections import Connections
 from headrace.control.connectors import Connectors, look_in
 from headrace.control.pipelines import Pipelines
@@ -18,10 +18,16 @@ from headrace.errors import ConfigError
 from headrace.store import MasterKeys, Store
 
 if TYPE_CHECKING:
+    from headrace.connector.upload.process import Limits
     from headrace.control.audits import Audits
+    from headrace.control.content import Content
+    from headrace.control.endpoint import Endpoint
+    from headrace.control.files import Files, Sweep
+    from headrace.control.importing import Importer
     from headrace.control.instances import Instances
     from headrace.control.keys import Keys
     from headrace.control.mail import Mailer
+    from headrace.control.profiles import Profiles
     from headrace.control.registry import Registry
     from headrace.control.sessions import Sessions
     from headrace.control.settings import Settings
@@ -118,6 +124,52 @@ class Platform:
         return Instances(self._store, self.registry, self.connections, self.pipelines, self.runs)
 
     @cached_property
+    def files(self) -> Files:
+        from headrace.control.files import Files
+
+        return Files(self._store, self.settings, self._content, self._profiles, self._table_target)
+
+    @cached_property
+    def importer(self) -> Importer:
+        """Who does the imports that wait."""
+        from headrace.control.importing import Importer
+
+        return Importer(self._store, self._content, self._file_limits, self._table_target)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """Who removes files that were kept long enough."""
+        from headrace.control.files import Sweep
+
+        return Sweep(self._store, self.settings, self._content)
+
+    @cached_property
+    def _content(self) -> Content:
+        from headrace.control.content import Content
+
+        return Content.open(self.settings, self._folder)
+
+    @cached_property
+    def _profiles(self) -> Profiles:
+        from headrace.control.profiles import Profiles
+
+        return Profiles(self._store, self._content, self._file_limits)
+
+    @property
+    def _file_limits(self) -> Limits:
+        from headrace.connector.upload.process import Limits
+
+        return Limits(self.settings.files_memory_mb << 20, self.settings.files_seconds)
+
+    def _table_target(self, workspace: str) -> Endpoint:
+        """Where an import of that workspace writes its table."""
+        from headrace.control.endpoint import Endpoint
+
+        found = self.connections.default_target(operator(workspace), "iceberg")
+        settings = self._store.within(workspace).connections.settings(found.id)
+        return Endpoint(name=found.id, connector=found.connector, settings=settings)
+
+    @cached_property
     def mailer(self) -> Mailer:
         from headrace.control.mail import Mailer
 
@@ -148,6 +200,8 @@ class Platform:
                 yield service
 
     def close(self) -> None:
+        if "_profiles" in self.__dict__:
+            self._profiles.close()
         if "mailer" in self.__dict__:
             self.mailer.close()
         self._store.close()

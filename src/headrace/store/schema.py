@@ -451,3 +451,47 @@ log_lines = Table(
     Column("stream", Text),
     Column("message", Text, nullable=False),
 )
+
+files = Table(
+    "files",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    Column("name", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("key", Text, nullable=False),  # where the content lies in the storage
+    Column("status", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("options", Json, nullable=False),
+    Column("plan", Json),
+    Column("profile", Json),
+    Column("problem", Json),
+    Column("imported", BigInteger),
+    Column("rejected", BigInteger),
+    Column("reasons", Json, nullable=False),
+    _moment("completed_at", nullable=True),
+    Column("removed", Boolean, nullable=False),
+    Column("lease", Text, nullable=False),  # new at each takeover of its import
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    _moment("expires_at", nullable=True),
+    _moment("touched_at"),
+    _moment("created_at"),
+    _moment("updated_at"),
+    Index(None, "workspace", "created_at"),
+    Index(None, "status"),
+)
+
+file_rejects = Table(
+    "file_rejects",
+    metadata,
+    _of("files"),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # in the order of reading
+    Column("line", BigInteger, nullable=False),
+    Column("column", Text),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("raw", Text, nullable=False),
+)

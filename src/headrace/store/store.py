@@ -15,6 +15,8 @@ from headrace.store.audit import Audit
 from headrace.store.connections import Connections
 from headrace.store.database import Database
 from headrace.store.directory import Directories
+from headrace.store.files import Files
+from headrace.store.imports import Imports
 from headrace.store.leases import Lease, Leases, hold
 from headrace.store.measures import Measures
 from headrace.store.migrate import migrate
@@ -37,7 +39,7 @@ class Store:
 
     People and what lets them in (`users`, `workspaces`, `teams`, `tokens`, `audit`, `directories`), the
     `registry` of connectors, and what workers, clocks and operators look at (`queue`, `schedules`,
-    `measures`), are of the whole store; all else that it finds or changes is of its workspace.
+    `measures`, `imports`), are of the whole store; all else that it finds or changes is of its workspace.
     """
 
     def __init__(self, database: Database, keys: MasterKeys, workspace: str = LOCAL):
@@ -48,6 +50,7 @@ class Store:
         self.pipelines = Pipelines(database, workspace)
         self.runs = Runs(database, workspace)
         self.leases = Leases(database, workspace)
+        self.files = Files(database, workspace)
         self.users = Users(database)
         self.workspaces = Workspaces(database)
         self.teams = Teams(database)
@@ -58,6 +61,7 @@ class Store:
         self.queue = Queue(database)
         self.schedules = Schedules(database)
         self.measures = Measures(database)
+        self.imports = Imports(database)
 
     def within(self, workspace: str) -> Store:
         """Another workspace of the same store; only one of the two is to be closed."""
