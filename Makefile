@@ -5,12 +5,15 @@ READY := .venv/.ready
 export UV_PROJECT_ENVIRONMENT := .venv
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo check test bench docs
+.PHONY: help setup serve demo check test bench docs
 
 help: ## Tell what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## Install into .venv what the lock file names; leaves the command at .venv/bin/headrace
+
+serve: $(READY) ## Start the server of this checkout, its data in .headrace; OPTIONS="--port 8081" changes how
+	@$(BIN)/headrace serve $(OPTIONS)
 
 demo: $(READY) ## Load a real PostgreSQL into an Iceberg lake, change it, load again, and compare
 	@$(BIN)/python -m demo

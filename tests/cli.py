@@ -95,6 +95,10 @@ class Process:
                 lambda: any(word in line for line in self._err + self._out), HANGS
             ), f"{word!r} was not printed: {''.join(self._err)}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
 

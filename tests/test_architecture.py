@@ -140,6 +140,7 @@ def test_everything_is_of_one_colour() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
         for path in SOURCE.rglob("*.py")
+        if path.relative_to(SOURCE).parts[0] not in ("dialects", "server")
         for node in functions(path)
         if isinstance(node, ast.AsyncFunctionDef)
     ]

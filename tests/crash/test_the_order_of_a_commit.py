@@ -110,9 +110,9 @@ class World:
         with self.store.attempt(self.run.id, lease) as attempt:
             save = attempt.save
 
-            def stepped(key: str, position: Position, tokens: Mapping[str, Token]) -> None:
+            def stepped(key: str, position: Position, tokens: Mapping[str, Token], *counts: Any) -> None:
                 self.steps("before save")
-                save(key, position, tokens)
+                save(key, position, tokens, *counts)
                 self.saved = position
                 self.steps("save")
 

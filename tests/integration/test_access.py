@@ -16,6 +16,7 @@ from headrace.control.platform import Platform
 from headrace.control.watch import Watcher
 from headrace.engine.stop import Stop
 from headrace.errors import AuthError, HeadraceError, NotFoundError, SignInNeeded
+from headrace.model.run import RunFilter
 from headrace.model.workspace import Role
 from headrace.store import Store
 from tests.integration.tenants import Tenant, add_user, platform_of, signed_in, tenant
@@ -165,6 +166,8 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Connections.delete": lambda p, a, t: p.connections.delete(a, t.source.id),
     "Connections.test": lambda p, a, t: p.connections.test(a, t.source.id, source=True),
     "Connections.discover": lambda p, a, t: p.connections.discover(a, t.source.id, Selection()),
+    "Connections.make_default_target": lambda p, a, t: p.connections.make_default_target(a, t.target.id),
+    "Connections.try_out": lambda p, a, t: p.connections.try_out(a, t.source.id),
     "Connections.create": lambda p, a, t: p.connections.create(a, replace(t.source, team=t.team.id), {
         "host": "h", "database": "d", "username": "u"}),
     "Pipelines.get": lambda p, a, t: p.pipelines.get(a, t.pipeline.id),
@@ -172,6 +175,8 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Pipelines.update": lambda p, a, t: p.pipelines.update(a, replace(t.pipeline, paused=True)),
     "Pipelines.delete": lambda p, a, t: p.pipelines.delete(a, t.pipeline.id),
     "Pipelines.ends": lambda p, a, t: p.pipelines.ends(a, t.pipeline),
+    "Runs.trigger": lambda p, a, t: p.runs.trigger(a, t.pipeline.id),
+    "Runs.cancel": lambda p, a, t: p.runs.cancel(a, t.run),
     "Runs.get": lambda p, a, t: p.runs.get(a, t.run),
     "Runs.run": lambda p, a, t: p.runs.run(a, t.job(), Stop(), Silent()),
     "Positions.checkpoints": lambda p, a, t: p.positions.checkpoints(a, t.pipeline.id),
@@ -209,6 +214,8 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Connections.list": lambda p, a, t: p.connections.list(a),
     "Pipelines.list": lambda p, a, t: p.pipelines.list(a),
     "Runs.list": lambda p, a, t: (p.runs.list(a), p.runs.list(a, t.pipeline.id)),
+    "Runs.page": lambda p, a, t: (p.runs.page(a), p.runs.page(a, RunFilter(pipeline=t.pipeline.id))),
+    "Runs.outcomes": lambda p, a, t: p.runs.outcomes(a, [t.pipeline.id]),
     "Runs.logs": lambda p, a, t: p.runs.logs(a, t.run),
     "Teams.list": lambda p, a, t: p.teams.list(a),
     "Tokens.list": lambda p, a, t: p.tokens.list(a),
@@ -225,7 +232,8 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
 OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
-    "Workspaces.invite",
+    "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
+    "Connections.default_target",
 }  # fmt: skip
 
 
@@ -258,7 +266,7 @@ def test_no_list_shows_what_is_another_workspaces(platform: Platform, sides: tup
     for name, call in LISTS.items():
         shown = repr(call(platform, left.here, right))
         assert [id for id in right.ids() if id in shown] == [], name
-        if name not in ("Runs.logs",):
+        if name not in ("Runs.logs", "Runs.outcomes"):
             assert any(id in shown for id in left.ids()), name
 
 
@@ -287,6 +295,8 @@ def test_what_a_team_owns_is_for_the_team(platform: Platform, store: Store, side
         with pytest.raises(NotFoundError):
             name(mate, "p" if name == platform.pipelines.by_name else "team")
     for change in (
+        lambda a: platform.runs.trigger(a, left.pipeline.id),
+        lambda a: platform.runs.cancel(a, left.run),
         lambda a: platform.pipelines.delete(a, left.pipeline.id),
         lambda a: platform.teams.update(a, left.team.id, {"description": "x"}),
         lambda a: platform.teams.add_members(a, left.team.id, [a.id]),
@@ -296,7 +306,9 @@ def test_what_a_team_owns_is_for_the_team(platform: Platform, store: Store, side
                 change(outsider)
     platform.teams.add_members(owner, left.team.id, [left.member.id])
     mate = platform.workspaces.enter(signed_in(left.member), owner.place)
+    platform.runs.cancel(mate, left.run)
     platform.pipelines.delete(mate, left.pipeline.id)
+    assert platform.runs.get(mate, left.run).pipeline_name == left.pipeline.name
     with pytest.raises(AuthError):
         platform.teams.update(mate, left.team.id, {"description": "x"})
 

@@ -179,6 +179,7 @@ def test_everybody_is_carried_away_and_brought_back(platform: Platform, store: S
         with pytest.raises((ConfigError, ConflictError)):
             platform.users.replace_all(actor, each)
     assert platform.users.export(actor) == again
+    platform.runs.cancel(left.here, left.run)
     platform.pipelines.delete(left.here, left.pipeline.id)
     for connection in (left.source, left.target):
         platform.connections.delete(left.here, connection.id)

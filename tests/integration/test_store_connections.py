@@ -118,18 +118,17 @@ def test_of_many_changes_at_once_one_wins(store: Store) -> None:
     assert won == [store.connections.get("c1").name]
 
 
-def test_a_new_connection_takes_neither_a_known_id_nor_a_known_name(store: Store) -> None:
+def test_a_new_connection_takes_no_known_id_and_any_name(store: Store) -> None:
     store.connections.save(POSTGRES)
     with pytest.raises(ConflictError) as raised:
         store.connections.save(replace(POSTGRES, name="other"))
     assert raised.value.code == "store.changed"
-    with pytest.raises(ConflictError) as raised:
-        store.connections.save(replace(POSTGRES, id="name"))
-    assert raised.value.code == "store.name_taken"
     other = store.connections.save(replace(POSTGRES, id="c2", name="name"))
+    assert store.connections.by_name("name") == other
+    store.connections.save(replace(other, name="shop"))
     with pytest.raises(ConflictError) as raised:
-        store.connections.save(replace(other, name="shop"))
-    assert raised.value.code == "store.name_taken"
+        store.connections.by_name("shop")
+    assert raised.value.code == "store.ambiguous"
 
 
 def test_what_is_not_there_is_not_found(store: Store) -> None:
@@ -198,8 +197,12 @@ def test_a_pipeline_is_saved_over_the_version_it_was_read_at(store: Store) -> No
         store.pipelines.save(first)
     assert raised.value.code == "store.changed"
     with pytest.raises(ConflictError) as raised:
-        store.pipelines.save(replace(first, id="p2", version=0))
-    assert raised.value.code == "store.name_taken"
+        store.pipelines.save(replace(first, version=0))
+    assert raised.value.code == "store.changed"
+    store.pipelines.save(replace(first, id="p2", version=0))
+    with pytest.raises(ConflictError) as raised:
+        store.pipelines.by_name(first.name)
+    assert raised.value.code == "store.ambiguous"
     with pytest.raises(NotFoundError) as missing:
         store.pipelines.save(Pipeline(id="p3", name="x", source="here", target="nowhere", streams=()))
     assert missing.value.code == "store.no_connection"
@@ -267,7 +270,6 @@ def test_a_secret_is_nowhere_in_the_database_nor_in_what_is_shown(
     errors: list[HeadraceError] = []
     for call in (
         lambda: store.connections.save(POSTGRES, secret),
-        lambda: store.connections.save(replace(POSTGRES, id="c2"), secret),
         lambda: store.connections.save(replace(POSTGRES, version=9), secret),
         lambda: store.connections.save(replace(POSTGRES, id="c2", name="n", settings=secret), secret),
         lambda: store.connections.save(replace(POSTGRES, id="c2", name="n", secrets=("x",)), secret),

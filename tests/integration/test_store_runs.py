@@ -9,8 +9,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from headrace.errors import ConflictError, Fenced
-from headrace.model.run import TRANSITIONS, ErrorReport, Run, RunStatus
-from headrace.store import Lease, Store
+from headrace.model.run import (
+    TRANSITIONS,
+    Counts,
+    ErrorReport,
+    Outcome,
+    Run,
+    RunFilter,
+    RunOrder,
+    RunStatus,
+    StreamProgress,
+)
+from headrace.store import Lease, Page, Store
 from headrace.store.database import Database
 from headrace.store.leases import hold
 from tests.integration.store_samples import GONE, MINUTE, save_pipeline, start_run
@@ -54,11 +64,15 @@ def test_only_legal_transitions_happen(store: Store) -> None:
             run = moves[before](run.id)
         if after in TRANSITIONS[before]:
             assert moves[after](run.id).status is after
+            if not after.ended:
+                store.runs.finish(run.id, RunStatus.CANCELLED)
             continue
         with pytest.raises(ConflictError) as raised:
             moves[after](run.id)
         assert raised.value.code == "store.run_state"
         assert store.runs.get(run.id) == run
+        if not before.ended:
+            store.runs.finish(run.id, RunStatus.CANCELLED)
 
 
 def test_a_run_that_is_queued_again_counts_its_attempts_and_ends_the_one_before(store: Store) -> None:
@@ -74,12 +88,14 @@ def test_a_run_that_is_queued_again_counts_its_attempts_and_ends_the_one_before(
 def test_runs_are_listed_newest_first_by_pipeline_and_status(store: Store) -> None:
     save_pipeline(store, "p1")
     save_pipeline(store, "p2")
-    ids = [store.runs.queue(pipeline).id for pipeline in ("p1", "p2", "p1", "p1")]
-    store.runs.finish(ids[2], RunStatus.CANCELLED)
+    ids = [store.runs.queue(pipeline).id for pipeline in ("p1", "p2")]
+    for _ in range(2):
+        store.runs.finish(next(run.id for run in store.runs.list("p1")), RunStatus.CANCELLED)
+        ids.append(store.runs.queue("p1").id)
     assert [run.id for run in store.runs.list()] == ids[::-1]
     assert [run.id for run in store.runs.list("p1")] == [ids[3], ids[2], ids[0]]
     assert [run.id for run in store.runs.list("p1", limit=2)] == [ids[3], ids[2]]
-    assert [run.id for run in store.runs.list(status=RunStatus.CANCELLED)] == [ids[2]]
+    assert [run.id for run in store.runs.list(status=RunStatus.CANCELLED)] == [ids[2], ids[0]]
 
 
 def test_a_run_starts_under_the_lease_of_its_own_pipeline_only(store: Store) -> None:
@@ -212,3 +228,108 @@ def test_of_many_who_want_a_lease_at_once_one_gets_it(store: Store) -> None:
         assert [lease.epoch for lease in won] == [epoch]
         assert refused == ["store.leased"] * 7
         store.leases.release(won[0])
+
+
+def test_a_pipeline_has_one_unfinished_run_at_a_time(store: Store) -> None:
+    save_pipeline(store)
+    barrier, codes = threading.Barrier(4), []
+
+    def trigger() -> None:
+        barrier.wait(HANGS)
+        try:
+            store.runs.queue("p1")
+        except ConflictError as error:
+            codes.append(error.code)
+
+    threads = [threading.Thread(target=trigger) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(HANGS)
+    assert codes == ["store.run_unfinished"] * 3
+    assert len(store.runs.list("p1")) == 1
+
+
+def test_what_waits_is_cancelled_at_once_and_what_runs_is_told(store: Store) -> None:
+    save_pipeline(store)
+    waiting = store.runs.ask_to_end(store.runs.queue("p1").id)
+    assert (waiting.status, waiting.committed, waiting.cancelling) == (RunStatus.CANCELLED, 0, False)
+    with pytest.raises(ConflictError) as raised:
+        store.runs.ask_to_end(waiting.id)
+    assert raised.value.code == "store.run_ended"
+    lease = store.leases.acquire("p1", "w1", MINUTE)
+    run = store.runs.queue("p1")
+    assert store.runs.ask_to_end(run.id).status is RunStatus.QUEUED  # somebody is about to start it
+    run = store.runs.start(run.id, lease)
+    assert store.runs.ask_to_end(run.id) == store.runs.ask_to_end(run.id)
+    assert store.runs.cancelling(run.id) and store.runs.get(run.id).cancelling
+    assert store.runs.finish(run.id, RunStatus.CANCELLED, lease=lease).cancelling is False
+
+
+def test_runs_are_sorted_and_paged_with_what_is_missing_last(store: Store) -> None:
+    for name in ("p1", "p2", "p3"):
+        save_pipeline(store, name)
+    ended = [store.runs.queue(name).id for name in ("p1", "p2")]
+    for id in ended:
+        store.runs.finish(id, RunStatus.CANCELLED)
+    waiting = [store.runs.queue(name).id for name in ("p3", "p1")]
+
+    def ids(order: RunOrder, down: bool, offset: int = 0, limit: int = 10) -> list[str]:
+        return [run.id for run in store.runs.page(RunFilter(), [(order, down)], offset, limit).items]
+
+    assert ids(RunOrder.QUEUED, True) == [*waiting[::-1], *ended[::-1]]
+    assert ids(RunOrder.ENDED, False) == [*ended, *sorted(waiting)]
+    assert ids(RunOrder.ENDED, True) == [*ended[::-1], *sorted(waiting)]
+    assert ids(RunOrder.PIPELINE_NAME, True)[:2] == [waiting[0], ended[1]]
+    pages = [ids(RunOrder.STATUS, False, offset, 1) for offset in range(4)]
+    assert sorted(id for page in pages for id in page) == sorted([*ended, *waiting])
+    assert store.runs.page(RunFilter(pipeline="p1"), [], 0, 1).total == 2
+    assert store.runs.page(RunFilter(statuses=(RunStatus.QUEUED,)), [], 5, 1) == Page([], 2)
+    middle = store.runs.get(ended[1]).queued_at
+    early, late = RunFilter(before=middle), RunFilter(after=middle)
+    assert [store.runs.page(w, [], 0, 9).total for w in (early, late)] == [1, 3]
+
+
+def test_what_a_run_has_committed_is_known_at_once_and_outlives_its_attempt(store: Store) -> None:
+    run, lease = start_run(store)
+    assert store.runs.get(run.id).committed is None
+    attempt = store.attempt(run.id, lease)
+    attempt.save("slot", {"lsn": 1}, {}, {"a": Counts(read=5, written=3, bytes=70)})
+    seen = store.runs.get(run.id)
+    assert (seen.committed, seen.committed_bytes, seen.streams[0].committed) == (3, 70, 3)
+    store.runs.requeue(run.id)
+    run = store.runs.start(run.id, lease)
+    with store.attempt(run.id, lease) as again:
+        again.progress(StreamProgress(stream="a", counts=Counts(read=1)))
+        again.save("slot", {"lsn": 2}, {}, {"b": Counts(read=4, written=4, bytes=8)})
+    attempt.close()
+    ended = store.runs.finish(run.id, RunStatus.FAILED)
+    assert (ended.committed, ended.committed_bytes) == (7, 78)
+    assert [(s.stream, s.committed) for s in ended.streams] == [("a", 3), ("b", 4)]
+
+
+def test_the_outcome_of_a_pipeline_is_that_of_its_last_run_that_nobody_cancelled(store: Store) -> None:
+    save_pipeline(store, "p1")
+    save_pipeline(store, "p2")
+    store.runs.finish(store.runs.queue("p2").id, RunStatus.CANCELLED)
+    lease = store.leases.acquire("p1", "w1", MINUTE)
+    for status in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED):
+        run = store.runs.start(store.runs.queue("p1").id, lease)
+        done = store.runs.finish(run.id, status)
+        if status is RunStatus.SUCCEEDED:
+            succeeded_at = done.ended_at
+    assert store.runs.outcomes(["p1", "p2"]) == {
+        "p1": Outcome(status=RunStatus.FAILED, succeeded_at=succeeded_at)
+    }
+
+
+def test_a_run_outlives_its_pipeline_and_keeps_its_name(store: Store) -> None:
+    save_pipeline(store)
+    run = store.runs.queue("p1")
+    with pytest.raises(ConflictError) as raised:
+        store.pipelines.delete("p1")
+    assert raised.value.code == "store.run_unfinished"
+    store.runs.finish(run.id, RunStatus.CANCELLED)
+    store.pipelines.delete("p1")
+    assert store.runs.get(run.id).pipeline_name == "pipeline p1"
+    assert [found.id for found in store.runs.list("p1")] == [run.id]

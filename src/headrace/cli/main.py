@@ -22,6 +22,7 @@ from headrace.cli import (
     positions,
     projects,
     run,
+    serve,
 )
 from headrace.cli.command import INTERRUPTED, USAGE, Function, command
 
@@ -47,6 +48,7 @@ for panel, functions in {
     SET_UP: (projects.init, projects.validate, connections.check, connections.discover),
     LOOK: (history.status, history.logs, positions.state, positions.rejects, positions.rewind),
     "Look after tables": (maintenance.maintain,),
+    "Run as a service": (serve.serve, serve.worker),
     "This machine": (machine.doctor, machine.completion),
 }.items():
     for function in functions:
@@ -67,6 +69,7 @@ PEOPLE: dict[str, Function] = {
     "member add": people.add,
     "member list": people.members,
     "workspace list": people.workspaces,
+    "workspace target": people.target,
     "key rotate": people.rotate,
 }
 for words, action in PEOPLE.items():

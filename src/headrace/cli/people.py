@@ -11,6 +11,7 @@ from typer import Argument, Option
 from headrace.cli.command import UsageError
 from headrace.cli.screen import Column, Screen, many
 from headrace.control.access import OPERATOR
+from headrace.errors import NotFoundError
 
 if TYPE_CHECKING:
     from headrace.model.user import User
@@ -134,6 +135,30 @@ def workspaces(screen: Screen) -> None:
     screen.rows("workspaces", rows, _WORKSPACE, none="nothing is remembered here yet")
 
 
+def target(
+    screen: Screen,
+    workspace: Annotated[str, Argument(help="Its id: see headrace workspace list.")],
+    connection: Annotated[str, Option("--connection", "-c", help="Name or id of a connection of it.")],
+) -> None:
+    """Say where pipelines of a workspace write when nobody says where.
+
+    \b
+    headrace workspace target 00000000-0000-4000-8000-000000000001 --connection lake
+    """
+    from headrace.cli.session import Session
+
+    with Session(screen) as session:
+        there = session.platform.workspaces.enter(OPERATOR, workspace)
+        known = session.platform.connections
+        try:
+            found = known.get(there, connection)
+        except NotFoundError:
+            found = known.by_name(there, connection)
+        made = known.make_default_target(there, found.id)
+    shown = {"workspace": workspace, "id": made.id, "name": made.name, "connector": made.connector}
+    screen.rows("targets", [shown], _TARGET)
+
+
 def rotate(screen: Screen) -> None:
     """Seal every secret with the newest master key; nothing needs to stop meanwhile.
 
@@ -172,6 +197,7 @@ def _show(screen: Screen, users: list[User]) -> None:
 
 _USER = (Column("id", "id", whole=True), Column("address", "email"), Column("active", "active"))
 _MEMBER = (Column("user", "user", whole=True), Column("address", "email"), Column("role", "role"))
+_TARGET = (Column("id", "id", whole=True), Column("name", "name"), Column("connector", "connector"))
 _WORKSPACE = (
     Column("id", "id", whole=True),
     Column("name", "name"),

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
-from uuid import uuid4
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from headrace import catalog
-from headrace.connector import HIDDEN, Config, Selection, Stream
+from headrace.connector import EVERYTHING, HIDDEN, Config, Selection, Stream
 from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
 from headrace.control.endpoint import Endpoint, flat, public
-from headrace.errors import ConfigError, ConflictError, NotFoundError
-from headrace.model.connection import Connection
+from headrace.engine.retry import report
+from headrace.errors import ConfigError, ConflictError, HeadraceError, NotFoundError, TransientError
+from headrace.model.connection import INTERNAL, Connection, Tested
+from headrace.model.run import ErrorReport
 
 if TYPE_CHECKING:
     from headrace.store import Store
+
+R = TypeVar("R")
+DEFAULT_TARGET = "default_target"
+_TRIES = 5
 
 _WHERE_TO = frozenset(
     {
@@ -39,15 +48,23 @@ class ConnectionChange(TypedDict, total=False):
 class Connections(Guarded):
     """Settings are raw, secrets among them, on the way in; on the way out none has its secrets."""
 
+    def __init__(self, store: Store, warehouse: str):
+        """Workspaces without an Iceberg target get one beneath `warehouse`, a folder or URL."""
+        super().__init__(store)
+        self.warehouse = warehouse
+
     @needs(Permission.CONNECTION_READ)
     def list(self, actor: Actor) -> Sequence[Connection]:
         """By name: those that the actor may see."""
-        return [c for c in self._in(actor).connections.list() if actor.sees(c.team)]
+        found = self._in(actor).connections.list()
+        return [c for c in found if actor.sees(c.team) and not c.extras.get(INTERNAL)]
 
     @needs(Permission.CONNECTION_READ)
     def get(self, actor: Actor, id: str) -> Connection:
         """Raises NotFoundError, and AuthError for one of a team that the actor is not in."""
         found = self._in(actor).connections.get(id)
+        if found.extras.get(INTERNAL):
+            raise NotFoundError("store.no_connection", f"there is no connection {id}")
         refuse_other_teams(actor, found.team, change=False)
         return found
 
@@ -78,8 +95,17 @@ class Connections(Guarded):
         """A secret given as `HIDDEN` keeps the stored one, which must be there (`connections.no_secret`)
         and may go nowhere else: with a new address it must be given again (`connections.secret_again`).
 
-        Raises also what `create` raises, and ConflictError (`store.changed`).
+        Of two changes at once the later one wins, each as a whole. Raises also what `create` raises.
         """
+        for _ in range(_TRIES):
+            try:
+                return self._update(actor, id, changes)
+            except ConflictError as error:
+                if error.code != "store.changed":
+                    raise
+        return self._update(actor, id, changes)
+
+    def _update(self, actor: Actor, id: str, changes: ConnectionChange) -> Connection:
         store = self._in(actor)
         known = self._changeable(actor, id)
         changed = replace(
@@ -95,7 +121,10 @@ class Connections(Guarded):
         config = catalog.connector(known.connector).config
         stored = flat(store.connections.settings(id))
         given = changes["settings"]
-        config.parse(_kept(config, known, stored, given))
+        new = config.parse(_kept(config, known, stored, given))
+        if new != _parsed(config, store.connections.settings(id)):
+            stale = replace(known.tested, stale=True) if known.tested else None
+            changed = replace(changed, tested=stale, streams=None)
         changed = replace(changed, settings=public(config, given), secrets=())
         return store.connections.save(changed, _secrets(config, given))
 
@@ -111,9 +140,76 @@ class Connections(Guarded):
         check(self._endpoint(actor, id), source=source)
 
     @needs(Permission.CONNECTION_WRITE)
-    def discover(self, actor: Actor, id: str, selection: Selection) -> Sequence[Stream]:
-        """The streams that can be read, in a stable order."""
-        return discover(self._endpoint(actor, id), selection)
+    def try_out(self, actor: Actor, id: str, *, seconds: float = 30) -> Connection:
+        """Test it, and remember how that went: never raises for what is wrong at the other end.
+
+        As a source where it can be one, else as a target.
+        """
+        endpoint, known = self._endpoint(actor, id), self.get(actor, id)
+        error: HeadraceError | None = None
+        try:
+            within(seconds, lambda: check(endpoint, source=endpoint.spec.target is None or _reads(endpoint)))
+        except Exception as raised:
+            error = report(raised)
+        tested = Tested(at=datetime.now(UTC), error=ErrorReport.of(error) if error else None)
+        store = self._in(actor)
+        store.connections.note(known, tested=tested)
+        return store.connections.get(id)
+
+    @needs(Permission.CONNECTION_WRITE)
+    def discover(
+        self, actor: Actor, id: str, selection: Selection = EVERYTHING, *, seconds: float = 120
+    ) -> Sequence[Stream]:
+        """The streams that can be read, in a stable order; all of them are remembered by id."""
+        endpoint, known = self._endpoint(actor, id), self.get(actor, id)
+        found = within(seconds, lambda: discover(endpoint, selection))
+        if selection == EVERYTHING:
+            self._in(actor).connections.note(known, streams=[stream.id for stream in found])
+        return found
+
+    @needs(Permission.CONNECTION_WRITE)
+    def default_target(self, actor: Actor, connector: str) -> Connection:
+        """Where pipelines of this workspace write by that connector, when nobody says where.
+
+        It is the one that was made the default one, else the only one of its kind; an Iceberg warehouse
+        of the workspace's own is made when there is none. Raises NotFoundError, and ConflictError where
+        there are several.
+        """
+        store = self._in(actor)
+        fit = [c for c in store.connections.list() if c.connector == connector]
+        chosen = [c for c in fit if c.extras.get(DEFAULT_TARGET)] or [c for c in fit if not _reads_too(c)]
+        if len(chosen) == 1:
+            return chosen[0]
+        if chosen:
+            raise ConflictError(
+                "connections.several_targets",
+                f"there are {len(chosen)} {connector} connections to write to",
+                remedy="Make one of them the default target: `headrace workspace target`.",
+            )
+        if connector != "iceberg":
+            raise NotFoundError(
+                "connections.no_target",
+                f"the workspace has no {connector} connection to write to",
+                remedy="Make one, and make it the default target: `headrace workspace target`.",
+            )
+        return _warehouse(store, self.warehouse)
+
+    @needs(Permission.WORKSPACE_MANAGE, changes=True)
+    def make_default_target(self, actor: Actor, id: str) -> Connection:
+        """Pipelines of this workspace write there from now on, when nobody says where. Raises ConfigError
+        for what can't be written to."""
+        store, chosen = self._in(actor), self._changeable(actor, id)
+        if catalog.connector(chosen.connector).target is None:
+            raise ConfigError(
+                "connections.not_a_target",
+                f"{chosen.name} can't be written to",
+                field="connection",
+                remedy="Choose a connection to Iceberg, Parquet, PostgreSQL, …",
+            )
+        for other in store.connections.list():
+            if other.connector == chosen.connector and other.extras.get(DEFAULT_TARGET) and other.id != id:
+                store.connections.save(replace(other, extras={**other.extras, DEFAULT_TARGET: False}))
+        return store.connections.save(replace(chosen, extras={**chosen.extras, DEFAULT_TARGET: True}))
 
     def _endpoint(self, actor: Actor, id: str) -> Endpoint:
         self._changeable(actor, id)
@@ -128,6 +224,57 @@ class Connections(Guarded):
         if team is not None:
             self._store.teams.get(actor.place, team)
         refuse_other_teams(actor, team, change=True)
+
+
+def _reads(endpoint: Endpoint) -> bool:
+    return endpoint.spec.source is not None
+
+
+def _reads_too(connection: Connection) -> bool:
+    return catalog.connector(connection.connector).source is not None
+
+
+def _warehouse(store: Store, root: str) -> Connection:
+    id = str(uuid5(NAMESPACE_URL, f"headrace:warehouse:{store.workspace}"))
+    settings = {"warehouse": f"{root.rstrip('/')}/{store.workspace}"}
+    made = Connection(
+        id=id, name="warehouse", connector="iceberg", settings=settings, extras={DEFAULT_TARGET: True}
+    )
+    try:
+        return store.connections.save(made)
+    except ConflictError:  # made by a second first call a moment ago
+        return store.connections.get(id)
+
+
+def _parsed(config: type[Config], settings: Mapping[str, Any]) -> Config | None:
+    """The settings as they were understood; None for those that an older version took."""
+    try:
+        return config.parse(settings)
+    except ConfigError:
+        return None
+
+
+def within(seconds: float, work: Callable[[], R]) -> R:
+    """What the work gives. Raises TransientError when it takes longer: it is left to end by itself."""
+    done: Future[R] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, name="limited", daemon=True).start()
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():
+            raise
+        raise TransientError(
+            "connections.slow",
+            f"the other end has not answered within {seconds:g} seconds",
+            remedy="Look whether it is reachable from here, and try again.",
+        ) from None
 
 
 def _secrets(config: type[Config], settings: Mapping[str, Any]) -> dict[str, str]:

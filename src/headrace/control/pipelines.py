@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace import catalog
 from headrace.connector import Selection, egress
 from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
-from headrace.control.connections import discover
+from headrace.control.connections import discover, stored
 from headrace.control.endpoint import Endpoint, public
+from headrace.control.schedule import following
 from headrace.engine.executors import Executor, Processes
 from headrace.engine.plan import Job
 from headrace.errors import NotFoundError
@@ -48,10 +50,10 @@ class Pipelines(Guarded):
         """Store a new one; its id is the caller's choice, and random.
 
         Raises NotFoundError for a connection or team of another workspace, AuthError for one of another
-        team, ConflictError (`store.name_taken`).
+        team, ConfigError for a schedule that is none (`schedule.invalid`).
         """
         self._refuse_foreign(actor, pipeline)
-        return self._in(actor).pipelines.save(replace(pipeline, version=0))
+        return self._in(actor).pipelines.save(replace(pipeline, version=0), next_run(pipeline))
 
     @needs(Permission.PIPELINE_WRITE, changes=True)
     def update(self, actor: Actor, pipeline: Pipeline) -> Pipeline:
@@ -59,12 +61,12 @@ class Pipelines(Guarded):
         (`store.changed`) when somebody else was quicker."""
         self._changeable(actor, pipeline.id)
         self._refuse_foreign(actor, pipeline)
-        return self._in(actor).pipelines.save(pipeline)
+        return self._in(actor).pipelines.save(pipeline, next_run(pipeline))
 
     @needs(Permission.PIPELINE_WRITE, changes=True)
     def delete(self, actor: Actor, id: str) -> None:
-        """Its runs, checkpoints and rejects go too; tables stay. Raises ConflictError (`store.leased`)
-        while a worker holds it."""
+        """Its checkpoints and rejects go too; its finished runs and its tables stay. Raises ConflictError
+        while a worker holds it (`store.leased`) or a run waits (`store.run_unfinished`)."""
         self._changeable(actor, id)
         self._in(actor).pipelines.delete(id)
 
@@ -72,11 +74,8 @@ class Pipelines(Guarded):
     def ends(self, actor: Actor, pipeline: Pipeline) -> tuple[Endpoint, Endpoint]:
         """Source and target as they are remembered, with the secrets that are sealed and no others: for
         running it, never to show."""
-        known = self._in(actor).connections
-        source, target = (
-            Endpoint(name=id, connector=known.get(id).connector, settings=known.settings(id))
-            for id in (pipeline.source, pipeline.target)
-        )
+        store = self._in(actor)
+        source, target = (replace(stored(store, id), name=id) for id in (pipeline.source, pipeline.target))
         return source, target
 
     # A run leaves traces of its own, and a command line that remembers what it runs leaves no others.
@@ -93,10 +92,12 @@ class Pipelines(Guarded):
         try:
             known = store.pipelines.get(pipeline.id)
         except NotFoundError:
-            return store.pipelines.save(replace(pipeline, version=0))
+            return store.pipelines.save(replace(pipeline, version=0), next_run(pipeline))
         refuse_other_teams(actor, known.team, change=True)
         pipeline = replace(pipeline, version=known.version)
-        return known if pipeline == known else store.pipelines.save(pipeline)
+        if pipeline == known:
+            return known
+        return store.pipelines.save(replace(pipeline, created_at=known.created_at), next_run(pipeline))
 
     def _changeable(self, actor: Actor, id: str) -> None:
         refuse_other_teams(actor, self.get(actor, id).team, change=True)
@@ -108,6 +109,14 @@ class Pipelines(Guarded):
         refuse_other_teams(actor, pipeline.team, change=True)
         for id in (pipeline.source, pipeline.target):
             refuse_other_teams(actor, store.connections.get(id).team, change=True)
+
+
+def next_run(pipeline: Pipeline) -> datetime | None:
+    """When its schedule asks for a run next. Raises ConfigError (`schedule.invalid`)."""
+    if pipeline.schedule is None:
+        return None
+    soon = following(pipeline.schedule, datetime.now(UTC))
+    return None if pipeline.paused else soon
 
 
 def _remember(store: Store, connection: Connection) -> None:

@@ -45,7 +45,8 @@ class Platform:
         self._folder = folder
         self._environ = environ
         self._loopback = loopback
-        self.connections = Connections(store)
+        warehouse = environ.get("HEADRACE_WAREHOUSE") or str(folder.absolute() / "warehouse")
+        self.connections = Connections(store, warehouse)
         self.connectors = Connectors(store)
         self.pipelines = Pipelines(store)
         self.runs = Runs(store)
@@ -57,19 +58,7 @@ class Platform:
 
         `HEADRACE_STORE` names another database than the SQLite file in the folder.
         """
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                "platform.folder",
-                f"the data folder {folder} can't be made: {error.strerror}",
-                field="data",
-                remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
-            ) from None
-        look_in(folder, environ)
-        url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
-        store = Store.open(url, keys=MasterKeys.load(folder, environ))
-        return cls(store, folder, environ, loopback=loopback)
+        return cls(open_store(folder, environ), folder, environ, loopback=loopback)
 
     @cached_property
     def settings(self) -> Settings:
@@ -148,3 +137,22 @@ class Platform:
         if "mailer" in self.__dict__:
             self.mailer.close()
         self._store.close()
+
+
+def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
+    """The store of a data folder, as `Platform.open` finds it; the caller closes it.
+
+    From then on the catalogue knows the connectors that were added there.
+    """
+    look_in(folder, environ)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            "platform.folder",
+            f"the data folder {folder} can't be made: {error.strerror}",
+            field="data",
+            remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
+        ) from None
+    url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
+    return Store.open(url, keys=MasterKeys.load(folder, environ))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from headrace.connector import Position
 from headrace.control.access import Actor, Guarded, Permission, needs, of_team
 from headrace.control.lease import held
+from headrace.control.runs import unfinished
 from headrace.engine.plan import Job
 from headrace.engine.retry import report
 from headrace.engine.rewind import Rewound, rewind
@@ -44,6 +45,8 @@ class Positions(Guarded):
         store = self._in(actor)
         of_team(store, actor, job.pipeline.id, change=True)
         with held(store, job.pipeline.id, Stop()) as lease:
+            for waiting in unfinished(store, job.pipeline.id):
+                store.runs.finish(waiting.id, RunStatus.CANCELLED, lease=lease)
             run = store.runs.start(store.runs.queue(job.pipeline.id).id, lease)
             try:
                 with store.attempt(run.id, lease) as attempt:

@@ -1,4 +1,4 @@
-"""What an operator decides about people: who may register, how long tokens live, how mail is sent."""
+"""What an operator decides: who may register, how long tokens live, how mail is sent, how workers work."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ class Settings(BaseModel):
     smtp_password: SecretStr | None = None
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
     smtp_from: str = "headrace@localhost"
+    worker_runs: int = Field(default=2, ge=1, le=256)
+    lease_seconds: float = Field(default=30, ge=1, le=3600)
+    metrics_token: SecretStr | None = None
+    disk_reserve_mb: int = Field(default=256, ge=0)
+    log_format: Literal["auto", "json", "text"] = "auto"
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
@@ -55,6 +60,10 @@ class Settings(BaseModel):
             raise ConfigError(
                 "settings.invalid", f"{name}: {first['msg']}", field=name, remedy="Correct the variable."
             ) from None
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
 
     @property
     def token_life(self) -> timedelta:

@@ -7,11 +7,21 @@ from typing import Protocol
 
 from headrace.connector import Position, Reject, Token
 from headrace.engine.state import Saved, StagedSlice, State
-from headrace.model.run import Run, StreamProgress
+from headrace.model.run import Counts, Run, StreamProgress
 
 
 class Watcher(Protocol):
     """Who follows a run. Called from the engine's threads, and must not be slow."""
+
+    def started(self, run: Run) -> None: ...
+
+    def progress(self, progress: StreamProgress) -> None: ...
+
+    def log(self, level: str, message: str, stream: str | None) -> None: ...
+
+
+class Nobody:
+    """Follows nothing: what the store remembers is enough."""
 
     def started(self, run: Run) -> None: ...
 
@@ -50,8 +60,14 @@ class Watched:
     def load(self, slice_key: str) -> Saved | None:
         return self._state.load(slice_key)
 
-    def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
-        self._state.save(slice_key, position, tokens)
+    def save(
+        self,
+        slice_key: str,
+        position: Position,
+        tokens: Mapping[str, Token],
+        committed: Mapping[str, Counts] | None = None,
+    ) -> None:
+        self._state.save(slice_key, position, tokens, committed)
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         self._state.reject(rejects)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict
+from uuid import NAMESPACE_URL, uuid5
 
+from headrace.connector import HIDDEN
 from headrace.control import token
 from headrace.control.access import Actor, Guarded, Kind, Permission, allow, needs
 from headrace.control.mail import Mailer
 from headrace.control.sessions import address_of
 from headrace.control.settings import Settings
-from headrace.errors import ConfigError, ConflictError, NotFoundError
+from headrace.errors import ConfigError, ConflictError, HeadraceError, NotFoundError
+from headrace.model.connection import INTERNAL, Connection
 from headrace.model.workspace import Invitation, Membership, Role, Workspace
 from headrace.store import Page, Store
 
+BROKER_SECRETS = ("sasl_password", "key")
+_BROKER_PLACE = ("bootstrap_server", "sasl_username")
 INVITATION_LIFE = timedelta(days=7)
 
 
@@ -77,6 +83,16 @@ class Workspaces(Guarded):
             return self.enter(actor, self._candidates(actor)[0])
 
     @needs(Permission.SIGNED_IN)
+    def active(self, actor: Actor) -> Actor:
+        """The actor in the workspace they last chose. Raises AuthError (`access.no_workspace`)."""
+        last = self._store.users.get(actor.id).workspace
+        if last is not None:
+            with suppress(NotFoundError):
+                return self.enter(actor, last)
+        actor = replace(actor, workspace=None)
+        return self.enter(actor, actor.place)
+
+    @needs(Permission.SIGNED_IN)
     def list(self, actor: Actor, *, search: str = "", offset: int = 0, limit: int = 50) -> Page[Workspace]:
         """By age: one's own, or all for administrators."""
         mine = None if actor.admin else actor.id
@@ -116,6 +132,51 @@ class Workspaces(Guarded):
     def delete(self, actor: Actor) -> None:
         """All that is in it goes too. Raises ConflictError (`store.in_use`) while anything runs."""
         self._store.workspaces.delete(actor.place)
+
+    @needs(Permission.WORKSPACE_MANAGE, changes=True)
+    def set_broker(self, actor: Actor, settings: Mapping[str, Any] | None) -> None:
+        """The Kafka that the workspace brings along; None forgets it. Its secrets are sealed, and one given
+        as `HIDDEN` keeps what is sealed.
+
+        Raises ConfigError for a secret to keep that is not there (`workspaces.no_secret`), or that would go
+        to another place by itself (`workspaces.secret_again`).
+        """
+        connections = self._store.within(actor.place).connections
+        id = str(uuid5(NAMESPACE_URL, f"headrace:broker:{actor.place}"))
+        try:
+            known = connections.get(id)
+        except NotFoundError:
+            known = Connection(id=id, name="broker", connector="kafka", extras={INTERNAL: True})
+        if settings is None:
+            if known.version:
+                connections.delete(id)
+            return
+        plain = {name: v for name, v in settings.items() if name not in BROKER_SECRETS and v is not None}
+        secrets = {name: settings[name] for name in BROKER_SECRETS if settings.get(name)}
+        moved = any(plain.get(name) != known.settings.get(name) for name in _BROKER_PLACE)
+        for name in [name for name, text in secrets.items() if text == HIDDEN]:
+            if name not in known.secrets:
+                raise ConfigError(
+                    "workspaces.no_secret", f"there is no {name} to keep", field=name,
+                    remedy="Give the secret itself.",
+                )  # fmt: skip
+            if moved:
+                raise ConfigError(
+                    "workspaces.secret_again", f"a stored {name} does not go to another place by itself",
+                    field=name, remedy="Give the secret again.",
+                )  # fmt: skip
+        connections.save(replace(known, settings=plain, secrets=()), secrets)
+
+    @needs(Permission.SIGNED_IN)
+    def try_broker(self, actor: Actor, settings: Mapping[str, Any]) -> str | None:
+        """What keeps a Kafka with these settings from being used, in one line; None when nothing does."""
+        from headrace.control import broker
+
+        try:
+            broker.check(settings)
+        except HeadraceError as error:
+            return f"{error.message}. {error.remedy}" if error.remedy else error.message
+        return None
 
     # Members
 

@@ -81,7 +81,9 @@ def publish(work: Work) -> None:
 
 def save(work: Work) -> None:
     """Our own store remembers; raises ConflictError when the lease is lost."""
-    work.state.save(work.key, work.position, work.tokens)
+    marks = {stream: Mark.of(token) for stream, token in work.tokens.items()}
+    committed = {stream: mark.counts for stream, mark in marks.items() if mark and mark.run == work.state.run}
+    work.state.save(work.key, work.position, work.tokens, committed)
     for publication in work.publications:
         work.state.drop_staged(publication.stream.id)
     hit("after_save")

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from headrace.engine.executors import Executor
 
 
+READ_IN_FULL = "nothing tells new rows from old ones here: it is read in full"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What a run needs besides memory. `source` and `target` open a new connection at each call.
@@ -66,6 +69,7 @@ class PlannedStream:
     steps: tuple[TransformStep, ...] = ()
     transforms: tuple[Transform, ...] = ()
     fingerprint: str = ""
+    note: str = ""  # what people should know of how it was planned
 
     @property
     def id(self) -> str:
@@ -150,6 +154,7 @@ def _missing(name: str, source: Source[Any]) -> HeadraceError:
 
 
 def _planned(job: Job, choice: StreamChoice, stream: Stream) -> PlannedStream:
+    asked, choice = choice, _readable(choice, stream)
     write = _write_mode(choice, stream)
     _check_capabilities(job, choice, write)
     chosen = replace(stream, schema=_columns(choice, stream))
@@ -181,7 +186,17 @@ def _planned(job: Job, choice: StreamChoice, stream: Stream) -> PlannedStream:
         steps=steps,
         transforms=transforms,
         fingerprint=_fingerprint(job.pipeline, choice, write, landed, join_name(namespace, name)),
+        note=READ_IN_FULL if asked.read is not choice.read else "",
     )
+
+
+def _readable(choice: StreamChoice, stream: Stream) -> StreamChoice:
+    """The choice with the cursor that it leaves to us."""
+    if choice.read is not ReadMode.INCREMENTAL or choice.cursor or not choice.or_full:
+        return choice
+    if stream.default_cursor is None:
+        return replace(choice, read=ReadMode.FULL)
+    return replace(choice, cursor=stream.default_cursor)
 
 
 def _write_mode(choice: StreamChoice, stream: Stream) -> WriteMode:

@@ -103,6 +103,8 @@ class _Attempt:
         for name, error in errors.items():
             self._fail((name,), error)
         for stream in planned:
+            if stream.note:
+                self.state.log("warning", stream.note, stream.id)
             self._stand(stream)
         epochs = [token.epoch for token in self.shared.tokens.values() if token]
         if epochs and max(epochs) > self.state.epoch:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from headrace.connector import Position, Reject, Token
 from headrace.connector.target import Saved, StagedSlice
-from headrace.model.run import StreamProgress
+from headrace.model.run import Counts, StreamProgress
 
 __all__ = ["Saved", "StagedSlice", "State"]
 
@@ -42,8 +42,15 @@ class State(Protocol):
     def load(self, slice_key: str) -> Saved | None:
         """The last checkpoint of a slice."""
 
-    def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
-        """Remember a slice's checkpoint and a token for each of its streams, by stream id (see `Saved`)."""
+    def save(
+        self,
+        slice_key: str,
+        position: Position,
+        tokens: Mapping[str, Token],
+        committed: Mapping[str, Counts] | None = None,
+    ) -> None:
+        """Remember a slice's checkpoint and a token for each of its streams, by stream id (see `Saved`);
+        and what readers of each table see by now of this run, where it has published at all."""
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         """Store dead letters; the same `stream` and `where` of this pipeline is stored once."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -33,7 +33,8 @@ class StreamChoice:
     """One stream in a pipeline. `stream` is a stream id or a pattern (`public.*`).
 
     None means "what fits": `write` follows from `read` and the key, `key` is the source's primary key,
-    `columns` are all, `target` is the stream's own name.
+    `columns` are all, `target` is the stream's own name. `or_full` is for an incremental read without a
+    `cursor`: it goes by the stream's default one, and where there is none the stream is read in full.
     """
 
     stream: str
@@ -42,6 +43,7 @@ class StreamChoice:
     key: tuple[str, ...] = ()
     cursor: str | None = None
     look_back: timedelta | None = None
+    or_full: bool = False
     columns: tuple[str, ...] = ()
     filter: str | None = None
     target: str | None = None
@@ -109,7 +111,8 @@ class Upkeep:
 class Pipeline:
     """`source` and `target` are ids of connections. `version` guards every change (compare and set).
 
-    `team` owns it; None leaves it to all members of the workspace.
+    `schedule` is a cron expression of five fields, in UTC; None means that people start it. `team` owns
+    it; None leaves it to all members of the workspace. The store fills in when it was made and changed.
     """
 
     id: str
@@ -121,7 +124,10 @@ class Pipeline:
     schema_policy: SchemaPolicy = SchemaPolicy.EVOLVE
     tuning: Tuning = field(default_factory=Tuning)
     maintenance: Upkeep = field(default_factory=Upkeep)
+    schedule: str | None = None
     paused: bool = False
     team: str | None = None
     version: int = 0
     extras: Mapping[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = field(default=None, compare=False)
+    updated_at: datetime | None = field(default=None, compare=False)

@@ -36,6 +36,13 @@ TRANSITIONS: Mapping[RunStatus, frozenset[RunStatus]] = {
 }
 
 
+class Trigger(StrEnum):
+    """Who asked for a run."""
+
+    MANUAL = "manual"
+    SCHEDULE = "schedule"
+
+
 class StreamStatus(StrEnum):
     """Where one stream of a run is."""
 
@@ -112,28 +119,76 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamProgress:
-    """One stream of a run, as people see it. `expected` is the source's own estimate of rows."""
+    """One stream of a run, as people see it. `expected` is the source's own estimate of rows.
+
+    `counts` are of rows on their way; `committed` and `committed_bytes` of those that readers see.
+    """
 
     stream: str
     status: StreamStatus = StreamStatus.PENDING
     counts: Counts = field(default_factory=Counts)
+    committed: int | None = None
+    committed_bytes: int | None = None
     expected: int | None = None
     error: ErrorReport | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """`attempt` counts from 1; times are UTC."""
+    """`attempt` counts from 1; times are UTC.
+
+    `committed` and `committed_bytes` (of Arrow data) are what is readable in the target by now, over all
+    streams; None before the first commit. `cancelling` says that it was asked to end. `pipeline_name` and
+    `team` are today's, or the last ones of a pipeline that is gone.
+    """
 
     id: str
     pipeline: str
+    pipeline_name: str = ""
+    team: str | None = None
     status: RunStatus
+    trigger: Trigger = Trigger.MANUAL
     attempt: int = 1
     queued_at: datetime
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    cancelling: bool = False
+    committed: int | None = None
+    committed_bytes: int | None = None
     error: ErrorReport | None = None
     streams: tuple[StreamProgress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs; what is None or empty asks for nothing. The times are of when runs were asked for."""
+
+    pipeline: str | None = None
+    statuses: tuple[RunStatus, ...] = ()
+    after: datetime | None = None
+    before: datetime | None = None
+
+
+class RunOrder(StrEnum):
+    """What runs can be sorted by; where a value is missing it comes last, whatever the direction."""
+
+    ID = "id"
+    PIPELINE = "pipeline"
+    PIPELINE_NAME = "pipeline_name"
+    STATUS = "status"
+    COMMITTED = "committed"
+    COMMITTED_BYTES = "committed_bytes"
+    QUEUED = "queued"
+    ENDED = "ended"
+    DURATION = "duration"  # from when it was asked for to its end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the finished runs of a pipeline went: `status` of the last one that nobody cancelled."""
+
+    status: RunStatus | None = None
+    succeeded_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

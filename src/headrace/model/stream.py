@@ -52,7 +52,8 @@ def split_name(text: str) -> tuple[str, ...]:
 class Stream:
     """One table, topic, collection or file set.
 
-    `primary_key` is what the source itself enforces; `cursors` are columns fit to be a cursor.
+    `primary_key` is what the source itself enforces; `cursors` are columns fit to be a cursor, and
+    `default_cursor` is the one that misses no change, where the source knows of one.
     `rows` and `bytes` are estimates for people, None when the source cannot tell.
     """
 
@@ -61,6 +62,7 @@ class Stream:
     namespace: str | None = None
     primary_key: tuple[str, ...] = ()
     cursors: tuple[str, ...] = ()
+    default_cursor: str | None = None
     kind: str = "table"
     rows: int | None = None
     bytes: int | None = None
@@ -77,6 +79,7 @@ class Stream:
             "namespace": self.namespace,
             "primary_key": list(self.primary_key),
             "cursors": list(self.cursors),
+            "default_cursor": self.default_cursor,
             "kind": self.kind,
             "rows": self.rows,
             "bytes": self.bytes,
@@ -90,6 +93,7 @@ class Stream:
             namespace=data["namespace"],
             primary_key=tuple(data["primary_key"]),
             cursors=tuple(data["cursors"]),
+            default_cursor=data.get("default_cursor"),
             kind=data["kind"],
             rows=data["rows"],
             bytes=data["bytes"],

@@ -29,6 +29,7 @@ from headrace.store.schema import (
     checkpoints,
     leases,
     run_streams,
+    runs,
     slices,
 )
 from headrace.store.schema import rejects as dead_letters
@@ -54,6 +55,8 @@ class Attempt:
         self._flushing = threading.Lock()
         self._lines: deque[dict[str, Any]] = deque(maxlen=_WAITING_LINES)
         self._streams: dict[str, StreamProgress] = {}
+        self._latest: dict[str, StreamProgress] = {}
+        self._committed: dict[str, Counts] = {}
         self._lost: Fenced | None = None
         self._closed = threading.Event()
         self._begin()
@@ -131,12 +134,23 @@ class Attempt:
                 },
             )
 
-    def save(self, slice_key: str, position: Position, tokens: Mapping[str, Token]) -> None:
+    def save(
+        self,
+        slice_key: str,
+        position: Position,
+        tokens: Mapping[str, Token],
+        committed: Mapping[str, Counts] | None = None,
+    ) -> None:
         """Raises ConflictError (`store.sequence_regressed`), and saves nothing, when a sequence goes down."""
-        with self._write() as transaction:
-            self._save_position(transaction, slice_key, position)
-            for stream, token in sorted(tokens.items()):
-                self._save_token(transaction, slice_key, stream, token)
+        with self._flushing:
+            known = {**self._committed, **(committed or {})}
+            with self._write() as transaction:
+                self._save_position(transaction, slice_key, position)
+                for stream, token in sorted(tokens.items()):
+                    self._save_token(transaction, slice_key, stream, token)
+                if committed:
+                    self._save_committed(transaction, known, committed)
+            self._committed = known
 
     def reject(self, rejects: Iterable[Reject]) -> None:
         rows = [self._reject_row(reject) for reject in rejects]
@@ -150,7 +164,7 @@ class Attempt:
     def progress(self, progress: StreamProgress) -> None:
         with self._waiting:
             self._raise_lost()
-            self._streams[progress.stream] = progress
+            self._streams[progress.stream] = self._latest[progress.stream] = progress
 
     def log(self, level: str, message: str, stream: str | None = None) -> None:
         line = {"at": _now(), "level": level, "message": one_line(message), "stream": stream}
@@ -168,7 +182,7 @@ class Attempt:
             try:
                 with self._write() as transaction:
                     if streams:
-                        rows = [self._progress_row(progress) for progress in streams.values()]
+                        rows = [self._progress_row(p, self._committed) for p in streams.values()]
                         transaction.execute(self._database.put(run_streams), rows)
                     add_lines(transaction, self.run, lines)
             except Fenced as lost:
@@ -228,6 +242,10 @@ class Attempt:
             self._number: int = run.attempt
             row = {"run": self.run, "number": self._number, "epoch": self._epoch, "started_at": _now()}
             transaction.execute(self._database.put(attempts), row | {"ended_at": None, "error": None})
+            for earlier in transaction.execute(select(run_streams).where(run_streams.c.run == self.run)):
+                if earlier.committed is not None:
+                    seen = Counts(written=earlier.committed, bytes=earlier.committed_bytes)
+                    self._committed[earlier.stream] = seen
 
     def _flush_often(self) -> None:
         while not self._closed.wait(FLUSH_SECONDS):
@@ -268,12 +286,25 @@ class Attempt:
                 remedy="Start the pipeline again, so that it reads from the target where it stands.",
             )
 
-    def _progress_row(self, progress: StreamProgress) -> dict[str, Any]:
+    def _save_committed(
+        self, transaction: Connection, known: Mapping[str, Counts], new: Iterable[str]
+    ) -> None:
+        latest = [self._latest.get(stream) or StreamProgress(stream=stream) for stream in sorted(new)]
+        rows = [self._progress_row(progress, known) for progress in latest]
+        transaction.execute(self._database.put(run_streams), rows)
+        total = sum(known.values(), Counts())
+        sums = {"committed": total.written, "committed_bytes": total.bytes, "updated_at": _now()}
+        transaction.execute(update(runs).where(runs.c.id == self.run).values(sums))
+
+    def _progress_row(self, progress: StreamProgress, committed: Mapping[str, Counts]) -> dict[str, Any]:
+        seen = committed.get(progress.stream)
         return {
             "run": self.run,
             "stream": progress.stream,
             "status": progress.status.value,
             "counts": progress.counts.to_json(),
+            "committed": seen.written if seen else None,
+            "committed_bytes": seen.bytes if seen else None,
             "expected": progress.expected,
             "error": asdict(progress.error) if progress.error else None,
             "updated_at": _now(),

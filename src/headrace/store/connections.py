@@ -8,17 +8,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection as Transaction
 from sqlalchemy import Executable, Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from headrace.connector.config import HIDDEN
 from headrace.errors import ConfigError, ConflictError, NotFoundError
-from headrace.model.connection import Connection
-from headrace.store.database import Database, taken
+from headrace.model.connection import Connection, Tested
+from headrace.store.database import Database
 from headrace.store.schema import connections
 from headrace.store.schema import secrets as sealed_secrets
 from headrace.store.secrets import MasterKeys, Place, Sealed
+
+_TESTED: TypeAdapter[Tested | None] = TypeAdapter(Tested | None)
 
 
 class Connections:
@@ -38,20 +41,23 @@ class Connections:
         `secrets` maps dotted paths of settings to text to seal, or to `HIDDEN` to keep what is sealed
         there; without `marks`, `HIDDEN` is text like any other. Those named in `connection.secrets` are
         kept as well, all others are forgotten. Raises ConflictError when it was changed meanwhile
-        (`store.changed`) or its name is another one's (`store.name_taken`), ConfigError for a secret to
-        keep that is not there (`store.no_secret`).
+        (`store.changed`), ConfigError for a secret to keep that is not there (`store.no_secret`).
         """
         given = {path: text for path, text in (secrets or {}).items() if not marks or text != HIDDEN}
         names = sorted({*connection.secrets, *(secrets or {})})
         for path in names:
             _refuse_in_the_open(connection, path)
-        saved = replace(connection, version=connection.version + 1, secrets=tuple(names))
         now = datetime.now(UTC)
+        made = connection.created_at or now
+        saved = replace(connection, version=connection.version + 1, secrets=tuple(names))
+        saved = replace(saved, created_at=made, updated_at=now)
         values = {
             "name": saved.name,
             "team": saved.team,
             "connector": saved.connector,
             "settings": dict(saved.settings),
+            "tested": _TESTED.dump_python(saved.tested, mode="json"),
+            "streams": saved.streams,
             "extras": dict(saved.extras),
             "version": saved.version,
             "updated_at": now,
@@ -59,21 +65,14 @@ class Connections:
         with self._database.write() as transaction:
             try:
                 if connection.version == 0:
-                    transaction.execute(self._new(saved.id, now, values))
+                    transaction.execute(self._new(saved.id, made, values))
                     done = True
                 else:
                     same = connections.c.id == saved.id, connections.c.version == connection.version
                     change = update(connections).where(self._mine, *same).values(values)
                     done = transaction.execute(change).rowcount == 1
-            except IntegrityError as error:
-                done = False
-                if taken(error, connections.c.workspace, connections.c.name):
-                    raise ConflictError(
-                        "store.name_taken",
-                        f"there is a connection {saved.name!r} already",
-                        field="name",
-                        remedy="Choose another name.",
-                    ) from None
+            except IntegrityError:
+                done = False  # that id was given to another one
             if not done:
                 raise ConflictError(
                     "store.changed",
@@ -83,10 +82,21 @@ class Connections:
             self._save_secrets(transaction, saved, given)
         return saved
 
+    def note(self, connection: Connection, **found: Any) -> None:
+        """Remember `tested` or `streams`; nothing happens if it was changed since it was read."""
+        plain = {
+            name: _TESTED.dump_python(value, mode="json") if name == "tested" else value
+            for name, value in found.items()
+        }
+        same = connections.c.id == connection.id, connections.c.version == connection.version
+        with self._database.write() as transaction:
+            transaction.execute(update(connections).where(self._mine, *same).values(plain))
+
     def get(self, id: str) -> Connection:
         return self._one(connections.c.id == id, id)
 
     def by_name(self, name: str) -> Connection:
+        """Raises ConflictError (`store.ambiguous`) where several are called so."""
         return self._one(connections.c.name == name, repr(name))
 
     def list(self) -> list[Connection]:
@@ -157,18 +167,20 @@ class Connections:
                 )
         return len(rows)
 
-    def _new(self, id: str, now: datetime, values: Mapping[str, Any]) -> Executable:
-        return insert(connections).values(id=id, workspace=self._workspace, created_at=now, **values)
+    def _new(self, id: str, made: datetime, values: Mapping[str, Any]) -> Executable:
+        return insert(connections).values(id=id, workspace=self._workspace, created_at=made, **values)
 
     def _place(self, id: str, field: str) -> Place:
         return Place(self._workspace, id, field)
 
     def _one(self, condition: Any, label: str) -> Connection:
         with self._database.read() as transaction:
-            row = transaction.execute(select(connections).where(self._mine, condition)).one_or_none()
-            if row is None:
+            rows = transaction.execute(select(connections).where(self._mine, condition).limit(2)).all()
+            if not rows:
                 raise _missing(label)
-            return _read(row, _secret_names(transaction, row.id))
+            if len(rows) > 1:
+                raise ambiguous("connection", label)
+            return _read(rows[0], _secret_names(transaction, rows[0].id))
 
     def _save_secrets(self, transaction: Transaction, saved: Connection, given: Mapping[str, str]) -> None:
         table = sealed_secrets
@@ -208,7 +220,11 @@ def _read(row: Row[Any], secrets: list[str]) -> Connection:
         secrets=tuple(sorted(secrets)),
         team=row.team,
         version=row.version,
+        tested=_TESTED.validate_python(row.tested),
+        streams=None if row.streams is None else tuple(row.streams),
         extras=row.extras,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
     )
 
 
@@ -219,6 +235,12 @@ def _secret_names(transaction: Transaction, id: str) -> list[str]:
 
 def _sealed(row: Row[Any]) -> Sealed:
     return Sealed(row.key_id, row.wrapped, row.sealed)
+
+
+def ambiguous(what: str, label: str) -> ConflictError:
+    return ConflictError(
+        "store.ambiguous", f"there are several {what}s {label}", remedy="Name the one you mean by its id."
+    )
 
 
 def _missing(label: str) -> NotFoundError:

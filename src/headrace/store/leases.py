@@ -96,6 +96,12 @@ class Leases:
                 .values(expires_at=now, updated_at=now)
             )
 
+    def holds(self, lease: Lease) -> bool:
+        """Did nobody take it over? It may have run out."""
+        with self._database.read() as connection:
+            query = select(leases.c.id).where(leases.c.pipeline == lease.pipeline)
+            return connection.execute(query).scalar_one_or_none() == lease.id
+
     def get(self, pipeline: str) -> Lease | None:
         """The live lease of a pipeline."""
         with self._database.read() as connection:

@@ -13,12 +13,14 @@ from sqlalchemy.exc import IntegrityError
 
 from headrace.errors import ConflictError, NotFoundError
 from headrace.model.pipeline import Pipeline
-from headrace.store.database import Database, taken
+from headrace.store.connections import ambiguous
+from headrace.store.database import Database
 from headrace.store.leases import refuse_leased
-from headrace.store.schema import connections, pipelines
+from headrace.store.schema import connections, pipelines, runs
 
 _PIPELINE = TypeAdapter(Pipeline)
-_COLUMNS = ("id", "name", "source", "target", "paused", "team", "version")
+_COLUMNS = ("id", "name", "source", "target", "paused", "schedule", "team", "version")
+_MADE = ("created_at", "updated_at")
 
 
 class Pipelines:
@@ -29,35 +31,30 @@ class Pipelines:
         self._workspace = workspace
         self._mine = pipelines.c.workspace == workspace
 
-    def save(self, pipeline: Pipeline) -> Pipeline:
+    def save(self, pipeline: Pipeline, next_at: datetime | None = None) -> Pipeline:
         """Store the pipeline; gives it back with its next version.
 
-        Raises ConflictError when it was changed meanwhile (`store.changed`) or its name is another
-        one's (`store.name_taken`), NotFoundError when its source or target is no connection.
+        `next_at` is when its schedule asks for a run next. Raises ConflictError when it was changed
+        meanwhile (`store.changed`), NotFoundError when its source or target is no connection.
         """
-        saved = replace(pipeline, version=pipeline.version + 1)
-        plain = _PIPELINE.dump_python(saved, mode="json")
-        values = {name: plain.pop(name) for name in _COLUMNS}
         now = datetime.now(UTC)
-        values |= {"definition": plain, "updated_at": now}
+        made = pipeline.created_at or now
+        saved = replace(pipeline, version=pipeline.version + 1, created_at=made, updated_at=now)
+        plain = _PIPELINE.dump_python(saved, mode="json", exclude=set(_MADE))
+        values = {name: plain.pop(name) for name in _COLUMNS}
+        values |= {"definition": plain, "next_at": next_at, "updated_at": now}
         with self._database.write() as transaction:
             self._refuse_foreign_ends(transaction, saved)
             try:
                 if pipeline.version == 0:
-                    new = insert(pipelines).values(workspace=self._workspace, created_at=now, **values)
+                    new = insert(pipelines).values(workspace=self._workspace, created_at=made, **values)
                     transaction.execute(new)
                     return saved
                 same = pipelines.c.id == saved.id, pipelines.c.version == pipeline.version
                 if transaction.execute(update(pipelines).where(self._mine, *same).values(values)).rowcount:
                     return saved
-            except IntegrityError as error:
-                if taken(error, pipelines.c.workspace, pipelines.c.name):
-                    raise ConflictError(
-                        "store.name_taken",
-                        f"there is a pipeline {saved.name!r} already",
-                        field="name",
-                        remedy="Choose another name.",
-                    ) from None
+            except IntegrityError:
+                pass  # that id was given to another one
             raise ConflictError(
                 "store.changed",
                 f"pipeline {saved.name!r} was changed or deleted by somebody else meanwhile",
@@ -68,6 +65,7 @@ class Pipelines:
         return self._one(pipelines.c.id == id, id)
 
     def by_name(self, name: str) -> Pipeline:
+        """Raises ConflictError (`store.ambiguous`) where several are called so."""
         return self._one(pipelines.c.name == name, repr(name))
 
     def list(self) -> list[Pipeline]:
@@ -77,15 +75,26 @@ class Pipelines:
             return [_read(row) for row in transaction.execute(query)]
 
     def delete(self, id: str) -> None:
-        """Forget the pipeline with its runs, checkpoints and rejects.
+        """Forget the pipeline with its checkpoints and rejects; its finished runs stay, to be looked at.
 
-        Raises ConflictError (`store.leased`) while a worker holds it.
+        Raises ConflictError while a worker holds it (`store.leased`) or a run waits
+        (`store.run_unfinished`).
         """
         with self._database.write() as transaction:
             mine = self._mine, pipelines.c.id == id
-            if transaction.execute(select(pipelines.c.id).where(*mine)).one_or_none() is None:
+            found = transaction.execute(select(pipelines.c.name, pipelines.c.team).where(*mine)).one_or_none()
+            if found is None:
                 raise _missing(id)
             refuse_leased(self._database, transaction, id)
+            waiting = runs.c.pipeline == id, runs.c.status.in_(("queued", "running"))
+            if transaction.execute(select(runs.c.id).where(*waiting)).first():
+                raise ConflictError(
+                    "store.run_unfinished",
+                    f"a run of pipeline {id} waits or runs",
+                    remedy="Cancel it first.",
+                )
+            kept = {"pipeline_name": found.name, "team": found.team}
+            transaction.execute(update(runs).where(runs.c.pipeline == id).values(kept))
             transaction.execute(delete(pipelines).where(*mine))
 
     def _refuse_foreign_ends(self, transaction: Transaction, pipeline: Pipeline) -> None:
@@ -102,15 +111,17 @@ class Pipelines:
 
     def _one(self, condition: Any, label: str) -> Pipeline:
         with self._database.read() as transaction:
-            row = transaction.execute(select(pipelines).where(self._mine, condition)).one_or_none()
-        if row is None:
+            rows = transaction.execute(select(pipelines).where(self._mine, condition).limit(2)).all()
+        if not rows:
             raise _missing(label)
-        return _read(row)
+        if len(rows) > 1:
+            raise ambiguous("pipeline", label)
+        return _read(rows[0])
 
 
 def _read(row: Row[Any]) -> Pipeline:
     return _PIPELINE.validate_python(
-        row.definition | {name: getattr(row, name) for name in _COLUMNS}, strict=False
+        row.definition | {name: getattr(row, name) for name in (*_COLUMNS, *_MADE)}, strict=False
     )
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 from headrace.model.run import RunStatus
@@ -230,11 +231,13 @@ connections = Table(
     Column("name", Text, nullable=False),
     Column("connector", Text, nullable=False),
     Column("settings", Json, nullable=False),
+    Column("tested", Json),
+    Column("streams", Json),
     Column("extras", Json, nullable=False),
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
-    UniqueConstraint("workspace", "name"),
+    Index(None, "workspace", "name"),
 )
 
 secrets = Table(
@@ -259,11 +262,14 @@ pipelines = Table(
     Column("source", Text, ForeignKey("connections.id"), nullable=False),
     Column("target", Text, ForeignKey("connections.id"), nullable=False),
     Column("paused", Boolean, nullable=False),
+    Column("schedule", Text),
+    Column("next_at", Instant),  # when the schedule asks for the next run
     Column("definition", Json, nullable=False),  # what no query asks for
     Column("version", Integer, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
-    UniqueConstraint("workspace", "name"),
+    Index(None, "workspace", "name"),
+    Index(None, "next_at"),
 )
 
 leases = Table(
@@ -278,22 +284,33 @@ leases = Table(
     Column("updated_at", Instant, nullable=False),
 )
 
+UNFINISHED = text("status IN ('queued', 'running')")
+
 runs = Table(
     "runs",
     metadata,
     _id(),
     _of("workspaces", key=False),
-    _of("pipelines", key=False),
+    Column("pipeline", Text, nullable=False),  # no reference: a run outlives its pipeline
+    Column("pipeline_name", Text),  # and this is what a pipeline that is gone was called,
+    Column("team", Text),  # and whose it was
+    Column("trigger", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("ended_at", Instant),
+    Column("duration_us", BigInteger),  # from queued_at to ended_at
+    Column("cancel_at", Instant),  # when somebody asked for its end
+    Column("committed", BigInteger),
+    Column("committed_bytes", BigInteger),
     Column("error", Json),
     Column("updated_at", Instant, nullable=False),
     CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in RunStatus)})", name="status"),
     Index(None, "pipeline", "queued_at"),
     Index(None, "workspace", "queued_at"),
+    Index(None, "status", "queued_at", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
+    Index("uq_runs_pipeline", "pipeline", unique=True, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
 )
 
 attempts = Table(
@@ -314,6 +331,8 @@ run_streams = Table(
     Column("stream", Text, primary_key=True),
     Column("status", Text, nullable=False),
     Column("counts", Json, nullable=False),
+    Column("committed", BigInteger),
+    Column("committed_bytes", BigInteger),
     Column("expected", BigInteger),
     Column("error", Json),
     Column("updated_at", Instant, nullable=False),

@@ -244,7 +244,7 @@ class FilesSource(Source[FilesConfig]):
 
 
 def _stream(name: str) -> Stream:
-    return Stream(name=name, schema=pa.schema([]), kind="files")
+    return Stream(name=name, schema=pa.schema([]), default_cursor="_modified", kind="files")
 
 
 def _files(slice: Slice) -> Iterator[Object]:

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from headrace.connector import EVERYTHING, Selection, Stream
 from headrace.connectors.postgres.session import Session
-from headrace.connectors.postgres.types import CURSORS, Image, PgType, image, resolve
+from headrace.connectors.postgres.types import CURSORS, TIMES, Image, PgType, image, resolve
 from headrace.errors import AuthError, ConfigError, HeadraceError, NotFoundError
 from headrace.model.stream import join_name, split_name
 
+_KEPT_FOR_CHANGES = {"updated_at", "modified_at", "last_modified", "last_updated"}
 _KINDS = {"r": "table", "p": "table", "v": "view", "m": "view", "f": "table"}
 _PAGE = 8192
 _PART = 5_000  # tables whose details are fetched together
@@ -122,10 +123,22 @@ class Table:
             schema=pa.schema([pa.field(c.name, c.image.arrow, not c.not_null) for c in self.columns]),
             primary_key=self.key,
             cursors=tuple(c.name for c in self.columns if c.oid in CURSORS),
+            default_cursor=self.default_cursor,
             kind=_KINDS[self.kind],
             rows=self.rows,
             bytes=self.bytes,
         )
+
+    @property
+    def default_cursor(self) -> str | None:
+        """The one column that applications keep for this, else `xmin` where there is one.
+
+        A growing key alone would miss updates.
+        """
+        kept = [c.name for c in self.columns if c.not_null and c.oid in TIMES and c.name in _KEPT_FOR_CHANGES]
+        if len(kept) == 1:
+            return kept[0]
+        return "xmin" if self.whole and self.kind in "rpm" else None
 
     def chosen(self, names: Sequence[str]) -> tuple[Column, ...]:
         """The columns of those names. Raises NotFoundError for one that is not there (any more)."""

@@ -1,0 +1,1 @@
+"""The server: its doors on the network, its logs, and how it starts and stops."""
