@@ -7,7 +7,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
 from headrace.dialects.door import Door, SignedIn
-from headrace.dialects.popsink import auth, envs, teams, users
+from headrace.dialects.popsink import auth, envs, teams, users, wire
 from headrace.dialects.popsink.errors import install, refused
 from headrace.errors import HeadraceError
 
@@ -34,6 +34,7 @@ def app(door: Door) -> FastAPI:
         openapi_url="/api/openapi.json",
         redoc_url=None,
         redirect_slashes=False,
+        responses=wire.FAILURES,
     )
     made.state.door = door
     for part in PARTS:

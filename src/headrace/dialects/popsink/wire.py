@@ -23,6 +23,17 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 
 
+class Failure(BaseModel):
+    """What went wrong: a text, a code, or a list of faults of shape."""
+
+    detail: Any
+
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    status: {"model": Failure} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)
+}
+
+
 class Taken(BaseModel):
     """A body. What is not declared is ignored."""
 
