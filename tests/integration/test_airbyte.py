@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from headrace import catalog
-from headrace.connector import Checkpoint, ReadMode, Stream, StreamRead
+from headrace.connector import Batch, Checkpoint, ReadMode, Stream, StreamRead
 from headrace.control.access import OPERATOR
 from headrace.control.connections import stored
 from headrace.control.platform import Platform
@@ -283,3 +283,17 @@ def test_nothing_of_a_call_is_left(lake: Lake, tmp_path_factory: pytest.TempPath
     with pytest.raises(HeadraceError):
         list(source.read(source.slices([reading(source)], {})[0], {"state": "no JSON"}))  # type: ignore[index]
     assert len(os.listdir(mine)) == open_files  # noqa: PTH208
+
+
+def test_a_connector_that_is_busy_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.connectors.airbyte.reading._BEAT", 0.0)
+    Lake(lambda *_: None, tmp_path).write(range(1, 11))  # type: ignore[arg-type, return-value]
+    source = catalog.source(THINGS, settings(tmp_path, mode="hang", at=5))
+    (slice,) = source.slices([reading(source)], {})
+    events: Any = source.read(slice, {})
+    signs = (event for event in events if isinstance(event, Batch) and not event.rows.num_rows)
+    assert next(signs).rows.schema == slice.read.stream.schema
+    events.close()
+    assert not left_behind(tmp_path)

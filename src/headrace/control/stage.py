@@ -23,7 +23,8 @@ from headrace.model.pipeline import TransformStep
 def main() -> None:
     hello = json.loads(sys.stdin.readline())
     egress.restrict(egress.Policy.from_json(hello["egress"]))
-    catalog.look_in(Path(hello["connectors"]) if hello["connectors"] else None)
+    if folder := hello.get("connectors"):
+        catalog.look_in(Path(folder))
     lock = threading.Lock()
     out = sys.stdout
     sys.stdout = sys.stderr  # whatever a driver prints must not get between the answers
