@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -12,6 +12,10 @@ from typer.core import TyperGroup
 from headrace.cli.command import UsageError
 from headrace.cli.screen import Column, Screen
 from headrace.control.access import OPERATOR
+
+if TYPE_CHECKING:
+    from headrace.connector import ConnectorSpec
+    from headrace.connector.packages import Agree
 
 
 class ShortForms(TyperGroup):
@@ -64,6 +68,14 @@ def install(
     if "==" in package and not path.exists():
         given = Package(requirement=package, build=build, lock=lock)
 
+    with Session(screen) as session:
+        spec = session.platform.connectors.install(OPERATOR, given, agreement(screen, yes=yes))
+    show_installed(screen, spec)
+
+
+def agreement(screen: Screen, *, yes: bool) -> Agree:
+    """Who asks whether the licence of a package is agreed to, unless that was said before."""
+
     def agree(what: str, licence: str) -> bool:
         screen.say(f"{what} comes under the licence: {licence}")
         if "elastic" in licence.lower() or "elv2" in licence.lower():
@@ -77,8 +89,10 @@ def install(
             )  # fmt: skip
         return typer.confirm("Install it?", err=True)
 
-    with Session(screen) as session:
-        spec = session.platform.connectors.install(OPERATOR, given, agree)
+    return agree
+
+
+def show_installed(screen: Screen, spec: ConnectorSpec) -> None:
     screen.rows("connectors", [_spec(spec)], _CONNECTORS)
     screen.say(f"next: headrace connectors show {spec.name}")
 

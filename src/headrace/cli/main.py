@@ -85,6 +85,7 @@ IN_GROUPS: dict[str, Function] = {
     "registry validate": registry.validate,
     "registry approve": registry.approve,
     "registry retire": registry.retire,
+    "registry install": registry.install,
     "registry import": registry.take_over,
 }
 for words, action in IN_GROUPS.items():

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
+from headrace.cli.catalogue import agreement, show_installed
 from headrace.cli.command import UsageError
 from headrace.cli.screen import Column, Screen, many
 from headrace.control.access import OPERATOR
-from headrace.errors import NotFoundError
+from headrace.errors import ConfigError, NotFoundError
 from headrace.model.workspace import LOCAL
 
 if TYPE_CHECKING:
@@ -103,6 +104,38 @@ def retire(screen: Screen, id: Id) -> None:
 
     with Session(screen) as session:
         _show(screen, [session.platform.registry.retire(OPERATOR, id)])
+
+
+def install(
+    screen: Screen,
+    id: Id,
+    yes: Annotated[bool, Option("--yes", "-y", help="Agree to the licence without being asked.")] = False,
+) -> None:
+    """Install the package of an entry, which runs code of it from then on; it is in the catalogue then.
+
+    \b
+    headrace registry install rates-connector-1.0.0
+    """
+    from headrace.cli.session import Session
+    from headrace.connector.packages import Package
+
+    with Session(screen) as session:
+        platform = session.platform
+        brought = next((p for p in platform.registry.packages(OPERATOR) if id in p.entries), None)
+        if brought is None:
+            raise NotFoundError(
+                "registry.no_package", f"no package brought the entry {id}", field="id",
+                remedy="Look at headrace registry list.",
+            )  # fmt: skip
+        if not brought.runnable:
+            raise ConfigError(
+                "registry.not_runnable", f"{id} can't be run here: {brought.reason}", field="id",
+                remedy="Register a package that speaks the Airbyte protocol.",
+            )  # fmt: skip
+        agree = agreement(screen, yes=yes)
+        spec = platform.connectors.install(OPERATOR, Package(path=brought.folder), agree)
+        platform.registry.installed(OPERATOR, brought.digest, spec.name)
+    show_installed(screen, spec)
 
 
 def take_over(
