@@ -1,15 +1,16 @@
 """`python -m benchmarks [PART …]`: run the named parts, or all, and print what they measured as JSON.
 
 The parts named p… are contests beside other tools. Their reports go into `benchmarks/results/` as well and
-from there into docs/benchmarks.md, and the marks are printed last. With fewer rows than a result needs
-(`--rows`) it is a try, which goes into `.bench/tries/` and ranks nothing. `python -m benchmarks render`
-writes the tables of the page anew.
+from there into docs/benchmarks.md, and the marks are printed last; those of `startup` and `memory` go into
+docs/performance.md. With fewer rows than a result needs (`--rows`) it is a try, which goes into
+`.bench/tries/` and ranks nothing. `python -m benchmarks render` writes the tables of both pages anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from benchmarks import (
     executors,
     full_load,
     marks,
-    postgres_target,
+    process,
     reading,
     results,
     scene,
@@ -30,7 +31,6 @@ from benchmarks import (
 
 STAGES: Mapping[str, Callable[[], dict[str, Any]]] = {
     "executors": executors.measure,
-    "postgres_target": postgres_target.measure,
     "reading": reading.measure,
     "upsert": upsert.measure,
 }
@@ -42,7 +42,11 @@ CONTESTS: Mapping[str, Callable[..., dict[str, Any]]] = {
     "p5": upserts.measure,
     "p10": csv_import.measure,
 }
-PARTS = {**STAGES, **CONTESTS}
+OURS: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "memory": process.memory,
+    "startup": process.startup,
+}
+PARTS = {**STAGES, **OURS, **CONTESTS}
 
 
 def main(words: list[str]) -> int:
@@ -61,9 +65,9 @@ def main(words: list[str]) -> int:
         return 64
     reports = {}
     for name in asked.parts or PARTS:
-        rows = {"rows": asked.rows} if asked.rows and name in CONTESTS else {}
+        rows = {"rows": asked.rows} if asked.rows and name not in STAGES else {}
         reports[name] = found = PARTS[name](**rows)
-        if "marks" in found:
+        if "quick" in found:
             print(f"{name}: {results.save(name, found)}", file=sys.stderr, flush=True)
             results.render()
     print(json.dumps(reports, indent=1))
@@ -77,4 +81,5 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and folders are cleared away
     raise SystemExit(main(sys.argv[1:]))

@@ -17,16 +17,17 @@ from benchmarks.scene import ROWS, SETTINGS, Scene, staged
 from servers.postgres import PostgresServer
 
 LIMIT = "limit: COPY | COPY"
+FULL = "limit: DELETE and COPY | COPY"
 Mode = Literal["append", "replace"]
 
 
 def measure(rows: int = ROWS) -> dict[str, Any]:
     with staged(PostgresServer(settings=SETTINGS), rows) as scene:
-        homes = {name: Home(scene, name) for name in ("limit", *SIDES, "sling")}
+        homes = {name: Home(scene, name) for name in ("limit", *SIDES)}
         contestants = [
             _limit(homes["limit"]),
+            _limit_of_full(homes["limit"]),
             *(side(homes[name], mode) for name, side in SIDES.items() for mode in ("append", "replace")),
-            _sling(homes["sling"]),
         ]  # fmt: skip
         return scene.hold("PostgreSQL to PostgreSQL", contestants, _p3)
 
@@ -84,23 +85,31 @@ class Home:
 
 
 def _limit(home: Home) -> Side:
-    read = shlex.join(["psql", "-X", home.source.url, "-c", "COPY trips TO STDOUT (FORMAT binary)"])
-    write = shlex.join(
-        [
-            "psql",
-            "-X",
-            home.target.url,
-            "-c",
-            r"\timing on",
-            "-c",
-            "COPY copy.trips FROM STDIN (FORMAT binary)",
-        ]
-    )
     return Side(
-        name=LIMIT, kind="limit", command=lambda place: ["bash", "-o", "pipefail", "-c", f"{read} | {write}"],
+        name=LIMIT, kind="limit", command=lambda place: _pipe(home, _COPY),
         inner=sides.psql_timing, settings="psql to psql, binary, into an empty table",
         before=home.empty(table=True), sums=home.sums(),
     )  # fmt: skip
+
+
+def _limit_of_full(home: Home) -> Side:
+    """In place of the rows that the other limit has left."""
+    return Side(
+        name=FULL, kind="limit",
+        command=lambda place: _pipe(home, "BEGIN", "DELETE FROM copy.trips", _COPY, "COMMIT"),
+        inner=sides.psql_timing, settings="the same in place of as many rows, in one transaction",
+        sums=home.sums(),
+    )  # fmt: skip
+
+
+_COPY = "COPY copy.trips FROM STDIN (FORMAT binary)"
+
+
+def _pipe(home: Home, *statements: str) -> Command:
+    read = shlex.join(["psql", "-X", home.source.url, "-c", "COPY trips TO STDOUT (FORMAT binary)"])
+    words = [word for statement in (r"\timing on", *statements) for word in ("-c", statement)]
+    write = shlex.join(["psql", "-X", "-v", "ON_ERROR_STOP=1", home.target.url, *words])
+    return ["bash", "-o", "pipefail", "-c", f"{read} | {write}"]
 
 
 def _side(home: Home, name: str, mode: Mode, how: Side) -> Side:
@@ -159,19 +168,6 @@ def _dlt(home: Home, mode: Mode) -> Side:
         sums=home.sums("copied_by_dlt"),
     )  # fmt: skip
     return _side(home, "dlt", mode, side)
-
-
-def _sling(home: Home) -> Side:
-    program = environments.rival("sling").program("sling-linux-amd64")
-    return Side(
-        name="sling, replace", kind="rival", inner=sides.sling_rate, settings="full-refresh",
-        command=lambda place: [
-            "env", f"SLING_HOME_DIR={place}/home", program, "run", "--mode", "full-refresh",
-            "--src-conn", f"{home.source.url}?sslmode=disable", "--src-stream", "public.trips",
-            "--tgt-conn", f"{home.target.url}?sslmode=disable", "--tgt-object", "copy.trips",
-        ],
-        before=home.empty(), sums=home.sums(),
-    )  # fmt: skip
 
 
 SIDES: dict[str, Callable[[Home, Mode], Side]] = {

@@ -18,11 +18,8 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 def report(rows: int, runs: Runs, **more: Any) -> dict[str, Any]:
     """The runs over `rows` rows, and each way's median rate and CPU seconds; `more` goes in as it is."""
     return {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **about(),
         "rows": rows,
-        "cores": os.cpu_count(),
-        "machine": machine(),
-        "python": platform.python_version(),
         "runs": runs,
         "median_rows_per_second": {
             name: round(rows / statistics.median(run["wall"] for run in taken))
@@ -34,6 +31,16 @@ def report(rows: int, runs: Runs, **more: Any) -> dict[str, Any]:
             if all("cpu" in run for run in taken)
         },
         **more,
+    }
+
+
+def about() -> dict[str, Any]:
+    """When and where."""
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "machine": machine(),
+        "python": platform.python_version(),
     }
 
 

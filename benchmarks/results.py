@@ -1,18 +1,23 @@
-"""The reports of contests as files, and as tables in docs/benchmarks.md."""
+"""Reports as files, and as tables: of contests in docs/benchmarks.md, of us alone in docs/performance.md."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import environments
+from benchmarks import environments, process
 from benchmarks.marks import line
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = environments.ROOT / "docs" / "benchmarks.md"
+OURS = PAGE.with_name("performance.md")
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "startup": process.table_of_starts,
+    "memory": process.table_of_memory,
+}
 START = "<!-- Written by `python -m benchmarks render` from benchmarks/results. -->"
 
 
@@ -30,18 +35,35 @@ def save(part: str, report: Mapping[str, Any], results: Path = RESULTS) -> Path:
 
 
 def newest(results: Path = RESULTS) -> dict[str, dict[str, Any]]:
-    """By part, the newest report of a contest."""
+    """By part, the newest report of those that say whether they are a quick try."""
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(results.glob("*.json")):
         for part, report in json.loads(file.read_text()).items():
-            if "marks" in report:
+            if "quick" in report:
                 found[part] = report
     return dict(sorted(found.items()))
 
 
-def render(page: Path = PAGE) -> None:
-    head, _, _ = page.read_text().partition(START)
-    page.write_text(f"{head}{START}\n\n{tables(newest())}")
+def render() -> None:
+    reports = newest()
+    PAGE.write_text(beside_others(PAGE.read_text(), reports))
+    OURS.write_text(of_our_process(OURS.read_text(), reports))
+
+
+def beside_others(page: str, reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page with the tables of contests as they are now."""
+    head, _, _ = page.partition(START)
+    return f"{head}{START}\n\n{tables({p: found for p, found in reports.items() if 'marks' in found})}"
+
+
+def of_our_process(page: str, reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page with what stands between a part's comment and the next `<!-- end -->` as it is now."""
+    for part, table in TABLES.items():
+        head, start, rest = page.partition(f"<!-- {part}: written by `python -m benchmarks render` -->\n")
+        _, end, tail = rest.partition("<!-- end -->")
+        if part in reports:
+            page = f"{head}{start}\n{table(reports[part])}\n\n{_where(reports[part])}\n\n{end}{tail}"
+    return page
 
 
 def tables(reports: Mapping[str, Mapping[str, Any]]) -> str:
@@ -49,19 +71,26 @@ def tables(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _section(part: str, report: Mapping[str, Any]) -> Iterator[str]:
-    machine = report["machine"]
-    where = (
-        f"{report['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}"
-    )
     yield f"## {report['title']}\n"
     yield f"`make bench PARTS={part}` · {report['at'][:10]} · {report['rows']:,} rows · {_server(report)}"
-    yield f"· {where}\n"
+    yield f"· {_machine(report)}\n"
     yield "| | whole, s | inner, s | rows/s | CPU s | peak MB | runs | how |"
     yield "|---|---|---|---|---|---|---|---|"
     yield from _rows(report)
     yield ""
     yield from (f"- {line(mark)}" for mark in report["marks"])
     yield ""
+
+
+def _where(report: Mapping[str, Any]) -> str:
+    return f"{report['at'][:10]} · {_server(report)} · {_machine(report)}"
+
+
+def _machine(report: Mapping[str, Any]) -> str:
+    machine = report["machine"]
+    return (
+        f"{report['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, Linux {machine['kernel']}"
+    )
 
 
 def _server(report: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ def last_number(out: str) -> float:
 
 
 def psql_timing(out: str) -> float:
-    return _found(r"Time: ([\d.]+) ms", out) / 1000
+    """Of all its statements together."""
+    return sum(_all(r"Time: ([\d.]+) ms", out)) / 1000
 
 
 def duckdb_timer(out: str) -> float:
@@ -49,7 +50,7 @@ def duckdb_timer(out: str) -> float:
 
 
 def ingestr_end(out: str) -> float:
-    return _found(r'"duration_sec":([\d.]+)', out)
+    return _all(r'"duration_sec":([\d.]+)', out)[-1]
 
 
 def sling_rate(out: str) -> float:
@@ -62,11 +63,11 @@ def headrace_seconds(out: str) -> float:
     return float(run["seconds"])
 
 
-def _found(pattern: str, out: str) -> float:
+def _all(pattern: str, out: str) -> list[float]:
     matches = re.findall(pattern, out)
     if not matches:
         raise RuntimeError(f"its output has no {pattern}: {out[-300:]}")
-    return float(matches[-1])
+    return list(map(float, matches))
 
 
 def parquet_under(name: str) -> Callable[[Path], Sequence[Path]]:

@@ -45,16 +45,27 @@ def run(
         late = threading.Event()
 
         def kill() -> None:
-            late.set()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
-        timer = threading.Timer(timeout, kill)
+        def end() -> None:
+            late.set()
+            kill()
+
+        timer = threading.Timer(timeout, end)
         timer.start()
-        with Peak(process.pid) as peak:
-            _, status, used = os.wait4(process.pid, 0)  # counts descendants too, once they were waited for
+        try:
+            with Peak(process.pid) as peak:
+                _, status, used = os.wait4(
+                    process.pid, 0
+                )  # counts descendants too, once they were waited for
+        except BaseException:
+            kill()
+            process.wait()
+            raise
+        finally:
+            timer.cancel()
         wall = time.perf_counter() - began
-        timer.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         if late.is_set():
             raise TimeoutError(f"did not end within {timeout:.0f} s")

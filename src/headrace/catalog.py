@@ -55,7 +55,9 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def from_url(url: str) -> tuple[ConnectorSpec, dict[str, Any]]:
     """The connector that a one-line address names, and its raw settings."""
     scheme = url.partition(":")[0]
-    for spec in connectors().values():
+    # one that is named like the scheme comes first: the others then need not be loaded
+    for name in sorted(_entries(CONNECTORS), key=lambda name: not scheme.startswith(name)):
+        spec = connector(name)
         if scheme in spec.config.schemes:
             return spec, spec.config.from_url(url)
     if (named := connectors().get(scheme)) and named.unavailable:

@@ -12,8 +12,9 @@ import pytest
 
 # Each of these costs a small run a few hundredths of a second, and none of them is needed for it.
 IDLE = {
-    "alembic", "fsspec", "httpx", "obstore", "pandas", "paramiko", "polars", "pygments", "requests",
-    "rich", "ruamel.yaml", "sqlalchemy.dialects.postgresql",
+    "alembic", "fsspec", "headrace.connectors.files", "headrace.connectors.generator", "httpx", "obstore",
+    "pandas", "paramiko", "polars", "pygments", "requests", "rich", "ruamel.yaml",
+    "sqlalchemy.dialects.postgresql",
 }  # fmt: skip
 ICEBERG = {"pyarrow.dataset", "pyiceberg", "sqlalchemy.orm"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,13 +214,29 @@ def test_a_try_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert results.newest(tmp_path / "results")["p0"]["title"] == "Here to there"
 
 
-def test_the_page_shows_the_newest_results() -> None:
-    shown = results.PAGE.read_text().partition(results.START)[2].strip()
-    assert shown == results.tables(results.newest()).strip(), "run `python -m benchmarks render`"
+def test_the_pages_show_the_newest_results() -> None:
+    reports, said = results.newest(), "run `python -m benchmarks render`"
+    page, ours = results.PAGE.read_text(), results.OURS.read_text()
+    assert results.beside_others(page, reports).strip() == page.strip(), said
+    assert results.of_our_process(ours, reports) == ours, said
+
+
+def test_what_our_process_costs_is_written_between_its_comments() -> None:
+    run = {"wall": 2.0, "cpu": 1.0, "peak_mb": 70}
+    more = {"sides": {}, "marks": []}
+    starts = told(**more) | {"runs": {"--version": [run, run | {"cpu": 3.0}, run | {"cpu": 1.5}]}}
+    sizes = told() | {"runs": {"8 rows to parquet": [run, run | {"peak_mb": 90}], "8 rows to iceberg": [run]}}
+    by = ": written by `python -m benchmarks render` -->\n"
+    page = f"A\n<!-- startup{by}old<!-- end -->\nB\n<!-- memory{by}<!-- end -->\nC\n"
+    page = results.of_our_process(page, {"startup": starts, "memory": sizes})
+    assert "| --version | 1.50 | 2.00 | 70 |" in page and "old" not in page
+    assert "| rows | 8 |\n|---|---|\n| to parquet | 90 |\n| to iceberg | 70 |" in page
+    assert [line for line in page.splitlines() if len(line) == 1] == ["A", "B", "C"]
 
 
 def test_each_tool_says_how_long_it_took() -> None:
     assert sides.psql_timing("COPY 3\nTime: 1500.250 ms (00:01.500)\n") == 1.50025
+    assert sides.psql_timing("DELETE 3\nTime: 500.000 ms\nCOPY 3\nTime: 250.000 ms\n") == 0.75
     assert sides.duckdb_timer("Run Time (s): real 0.5 user 1 sys 0\nRun Time (s): real 2.25 user 1") == 2.75
     assert sides.ingestr_end('{"event":"end","duration_sec":1.25,"error":null}') == 1.25
     assert sides.sling_rate("wrote 3000 rows [1,500 r/s] to file") == 2
@@ -227,3 +244,19 @@ def test_each_tool_says_how_long_it_took() -> None:
     assert sides.headrace_seconds("done\n" + json.dumps({"runs": [{"seconds": 3.5}]}) + "\n") == 3.5
     with pytest.raises(RuntimeError, match="no Time"):
         sides.psql_timing("ERROR")
+
+
+def test_a_benchmark_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys; from pathlib import Path; from benchmarks import tree\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        'tree.run([sys.executable, \'-c\', \'import os, time; open("pid", "w").write(str(os.getpid()));'
+        ' os.rename("pid", "there"); time.sleep(600)\'], folder=Path(sys.argv[1]), env={})'
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], cwd=environments.ROOT) as process:
+        while not (tmp_path / "there").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+    assert process.returncode == 143
+    assert not Path("/proc", (tmp_path / "there").read_text()).exists()

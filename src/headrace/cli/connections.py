@@ -86,7 +86,7 @@ def _ways(session: Session, name: str) -> list[str]:
         if ways:
             return ways
     try:
-        return ["source" if session.endpoint(name).spec.source else "target"]
+        return ["source" if session.endpoint(name).spec.reads else "target"]
     except HeadraceError:
         return ["source"]  # the check itself says what is wrong
 

@@ -105,9 +105,13 @@ def _root(
 
 def main() -> None:
     """Run the command line of this process, and end the process."""
-    gc.set_threshold(50_000)  # what is imported is never garbage: looking for it took a tenth of the start
+    # What is imported is never garbage, and looking for it took a tenth of the start: so many objects that
+    # no start has them, and few enough for cycles to go in a long run.
+    gc.set_threshold(250_000)
     # With Arrow's own allocator a load took an eighth more CPU time and a quarter more memory.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # numpy's threads for linear algebra, of which there is none here, would turn idly for a while at first.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     code = invoke(sys.argv[1:])
     with contextlib.suppress(OSError):  # nobody reads any more
         sys.stderr.flush()

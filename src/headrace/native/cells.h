@@ -6,7 +6,7 @@
 #ifndef HEADRACE_CELLS_H
 #define HEADRACE_CELLS_H
 
-#include "shared.h"
+#include "machine.h"
 
 #ifdef __SSE2__
 #include <emmintrin.h>

@@ -3,7 +3,7 @@
 #ifndef HEADRACE_PGFORMAT_H
 #define HEADRACE_PGFORMAT_H
 
-#include "shared.h"
+#include "machine.h"
 
 static const int64_t EPOCH_DAYS = 10957, DAY_US = 86400000000; /* 1970-01-01 to 2000-01-01 */
 

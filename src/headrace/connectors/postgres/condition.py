@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from headrace.errors import ConfigError
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s+)
-      | (?P<comment>--|/\*)
-      | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')
-      | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
-      | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")+")
-      | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$.*?\$(?(tag)(?P=tag))\$)
-      | (?P<word>(?![eE]')[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
-      | (?P<other>(?![eE]')[^'"$])""",
-    re.VERBOSE | re.DOTALL,
-)
 _OPEN, _CLOSE = "([", ")]"
 # what may stand before a parenthesis without being a function
 _SYNTAX = frozenset({"and", "or", "not", "in", "any", "all", "between", "is", "like", "ilike"})
@@ -58,14 +48,29 @@ def is_fixed(text: str) -> bool:
     return True
 
 
+@cache  # takes longer to compile than all else here to load, and few runs have a filter
+def _token() -> re.Pattern[str]:
+    return re.compile(
+        r"""(?P<space>\s+)
+          | (?P<comment>--|/\*)
+          | (?P<escaped>[eE]'(?:[^'\\]|\\.|'')*')
+          | (?P<string>(?:[bBxXnN]|[uU]&)?'(?:[^']|'')*')
+          | (?P<quoted>(?:[uU]&)?"(?:[^"]|"")+")
+          | (?P<dollar>\$(?P<tag>[A-Za-z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?\$.*?\$(?(tag)(?P=tag))\$)
+          | (?P<word>(?![eE]')[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)
+          | (?P<other>(?![eE]')[^'"$])""",
+        re.VERBOSE | re.DOTALL,
+    )
+
+
 def _tokens(text: str) -> list[tuple[str, str]]:
-    tokens, at = [], 0
+    tokens, at, token = [], 0, _token()
     if not text.strip():
         raise _refused("is empty")
     if "\0" in text:
         raise _refused("holds a NUL character")
     while at < len(text):
-        match = _TOKEN.match(text, at)
+        match = token.match(text, at)
         if match is None:
             raise _refused("leaves a quote open")
         name = str(match.lastgroup if match.lastgroup != "tag" else "dollar")

@@ -18,7 +18,7 @@ _DOCS = "/docs/connectors/"
 
 @router.get("/connectors/catalog", responses={200: {"model": list[wire.ConnectorEntry]}})
 def list_() -> list[dict[str, Any]]:
-    known = {name: spec for name, spec in catalog.connectors().items() if _readable(spec)}
+    known = {name: spec for name, spec in catalog.connectors().items() if spec.reads}
     first = [name for name in wire.CONNECTOR_TYPES if name in known]
     return [_entry(known[name]) for name in (*first, *sorted(set(known) - set(first)))]
 
@@ -30,10 +30,6 @@ def specification(kind: str) -> dict[str, Any]:
     except NotFoundError:
         raise Refused(404, f"Unknown connector type: {kind}") from None
     return {"documentationUrl": _DOCS + spec.name, "connectionSpecification": form(spec)}
-
-
-def _readable(spec: ConnectorSpec) -> bool:
-    return spec.source is not None or spec.target is None
 
 
 def _entry(spec: ConnectorSpec) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def _entry(spec: ConnectorSpec) -> dict[str, Any]:
         "supportedSyncModes": [mode for mode, capability in modes.items() if capability in can],
         "supportsCdc": Capability.CHANGES in can,
         "runnable": spec.source is not None,
-        "notRunnableReason": None if spec.source else f"This version can't read from {spec.title} yet",
+        "notRunnableReason": spec.unavailable,
     }
 
 

@@ -63,7 +63,7 @@ def kept_extras(description: str | None) -> dict[str, Any]:
 def is_source(connection: Connection) -> bool:
     """Can it be read from, by this version or a later one?"""
     spec = catalog.connectors().get(connection.connector)
-    return spec is not None and (spec.source is not None or spec.target is None)
+    return spec is not None and spec.reads
 
 
 def spelled(connector: str, config: Mapping[str, Any]) -> dict[str, Any]:

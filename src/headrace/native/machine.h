@@ -1,7 +1,7 @@
 /* What all kernels ask of the compiler and the machine. */
 
-#ifndef HEADRACE_KERNELS_H
-#define HEADRACE_KERNELS_H
+#ifndef HEADRACE_MACHINE_H
+#define HEADRACE_MACHINE_H
 
 #include <stdint.h>
 #include <string.h>
