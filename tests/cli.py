@@ -95,6 +95,11 @@ class Process:
                 lambda: any(word in line for line in self._err + self._out), HANGS
             ), f"{word!r} was not printed: {''.join(self._err)}"
 
+    def line(self, word: str) -> str:
+        """The first line with `word` in it, once it was printed."""
+        self.wait_for(word)
+        return next(line for line in self._err + self._out if word in line)
+
     @property
     def pid(self) -> int:
         return self._process.pid

@@ -7,13 +7,29 @@ import importlib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from headrace.connector import ConnectorSpec, Source, Target, Transform, TransformSpec
+from headrace.connector.packages import Agree, Package, Packages
 from headrace.errors import ConfigError, NotFoundError
 
 CONNECTORS = "headrace.connectors"
 TRANSFORMS = "headrace.transforms"
+PACKAGES = "headrace.packages"
+
+_folder: Path | None = None
+
+
+def look_in(folder: Path | None) -> None:
+    """From now on this process knows the connectors that are installed in the folder; it need not exist."""
+    global _folder  # noqa: PLW0603 - there is one catalogue in a process
+    _folder = folder.absolute() if folder else None
+
+
+def folder() -> Path | None:
+    """Where connectors are installed."""
+    return _folder
 
 
 @cache
@@ -23,8 +39,30 @@ def _entries(group: str) -> Mapping[str, EntryPoint]:
 
 
 def connectors() -> Mapping[str, ConnectorSpec]:
-    """Every connector that is installed, by name."""
-    return {name: entry.load() for name, entry in _entries(CONNECTORS).items()}
+    """Every connector: those that come with this installation, then those that were added, by name."""
+    found: dict[str, ConnectorSpec] = {}
+    if _folder is not None:
+        for kind in _packages():
+            found |= kind.all(_folder)
+    return {name: entry.load() for name, entry in _entries(CONNECTORS).items()} | {
+        name: spec for name, spec in found.items() if name not in _entries(CONNECTORS)
+    }
+
+
+def install(package: Package, agree: Agree) -> ConnectorSpec:
+    """Add a connector; it is an entry at once, for other processes too. Raises what its kind raises."""
+    if _folder is None:
+        raise ConfigError(
+            "catalog.no_folder",
+            "there is no folder to install connectors in",
+            remedy="Name the data folder with --data or HEADRACE_DATA.",
+        )
+    (kind,) = _packages()
+    return kind.install(_folder, package, agree)
+
+
+def _packages() -> list[Packages]:
+    return [entry.load() for entry in _entries(PACKAGES).values()]
 
 
 def transforms() -> Mapping[str, TransformSpec]:
@@ -35,15 +73,19 @@ def transforms() -> Mapping[str, TransformSpec]:
 def connector(name: str) -> ConnectorSpec:
     """The connector of that name. Raises NotFoundError with the nearest known one."""
     known = _entries(CONNECTORS)
-    if name not in known:
-        raise NotFoundError(
-            "catalog.unknown_connector",
-            f"there is no connector {name!r}",
-            field="connector",
-            remedy=_nearest(name, known),
-        )
-    spec: ConnectorSpec = known[name].load()
-    return spec
+    if name in known:
+        spec: ConnectorSpec = known[name].load()
+        return spec
+    if _folder is not None:
+        for kind in _packages():
+            if (found := kind.find(_folder, name)) is not None:
+                return found
+    raise NotFoundError(
+        "catalog.unknown_connector",
+        f"there is no connector {name!r}",
+        field="connector",
+        remedy=_nearest(name, connectors()),
+    )
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

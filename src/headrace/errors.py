@@ -2,12 +2,14 @@
 
     HeadraceError
     ├── ConfigError       stop; the user changes a setting          HTTP 422   exit 3
+    │   └── TooLarge        more than a limit allows: HTTP 413
     ├── AuthError         stop; credentials or rights are missing   HTTP 403   exit 4
     │   └── SignInNeeded    nobody is signed in, or no longer: HTTP 401
     ├── NotFoundError     stop; the thing named is not there        HTTP 404   exit 5
     ├── TransientError    back off, then a new attempt              HTTP 503   exit 6
     │   ├── OutcomeUnknown  a publish that may or may not have happened: look before trying again
     │   ├── StageLost       what was staged can't be published any more: read it again
+    │   ├── NotReady        it is being made: ask again in a few seconds
     │   └── TooMany         a limit on how often: wait, then try again: HTTP 429
     ├── DataError         dead letter or stop, the pipeline's choice HTTP 422  exit 7
     ├── PositionLost      named stop: the source forgot; resync     HTTP 409   exit 8
@@ -52,6 +54,12 @@ class ConfigError(HeadraceError):
     http_status, exit_code = 422, 3
 
 
+class TooLarge(ConfigError):
+    """What was sent is larger than a limit allows."""
+
+    http_status = 413
+
+
 class AuthError(HeadraceError):
     """The far side refused who we are or what we may do."""
 
@@ -82,6 +90,12 @@ class OutcomeUnknown(TransientError):
 
 class StageLost(TransientError):
     """What was staged is gone, or was meant for a table that is gone: its rows are to be read again."""
+
+
+class NotReady(TransientError):
+    """What was asked for is being made; `retry_after` is in seconds."""
+
+    retry_after = 5
 
 
 class TooMany(TransientError):

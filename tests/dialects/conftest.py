@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,28 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
 def address(platform: Platform) -> Iterator[str]:
     with serving(app(platform)) as address:
         yield address
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., tuple[Platform, httpx.Client]]]:
+    """A server under other settings, which are named without HEADRACE_."""
+    with ExitStack() as undo:
+
+        def start(loopback: bool = True, **settings: str) -> tuple[Platform, httpx.Client]:
+            environ = {f"HEADRACE_{name.upper()}": value for name, value in settings.items()}
+            platform = Platform.open(tmp_path / "data", environ, loopback=loopback)
+            undo.callback(platform.close)
+            address = undo.enter_context(serving(app(platform)))
+            return platform, undo.enter_context(httpx.Client(base_url=address, timeout=HANGS))
+
+        yield start
+
+
+@pytest.fixture
+def nobody(address: str) -> Iterator[httpx.Client]:
+    """Calls without a token."""
+    with httpx.Client(base_url=address, timeout=HANGS) as http:
+        yield http
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from headrace.control.platform import Platform
 from headrace.control.sessions import actor
 from headrace.engine.plan import Job
 from headrace.model.connection import Connection
+from headrace.model.file import File, FileStatus
 from headrace.model.pipeline import Pipeline, StreamChoice
 from headrace.model.user import ServiceToken, User
 from headrace.model.workspace import Invitation, Role, Team
@@ -40,7 +41,7 @@ def signed_in(user: User) -> Actor:
 
 @dataclass
 class Tenant:
-    """A workspace, and its owner in it; the team, connections, pipeline and run are in it."""
+    """A workspace, and its owner in it; the team, connections, pipeline, run and file are in it."""
 
     owner: User
     here: Actor
@@ -50,11 +51,12 @@ class Tenant:
     target: Connection
     pipeline: Pipeline
     run: str
+    file: File
     service: ServiceToken
     invitation: Invitation
 
     def ids(self) -> set[str]:
-        things = (self.owner, self.member, self.team, self.source, self.target, self.pipeline)
+        things = (self.owner, self.member, self.team, self.source, self.target, self.pipeline, self.file)
         ids = {thing.id for thing in (*things, self.service, self.invitation)}  # type: ignore[attr-defined]
         return ids | {self.here.place, self.run}
 
@@ -92,6 +94,16 @@ def tenant(platform: Platform, store: Store, name: str) -> Tenant:
         ),
     )
     run = store.within(workspace.id).runs.queue(pipeline.id).id
+    file = store.within(workspace.id).files.add(file_in(workspace.id), None)
     service, _ = platform.tokens.create(here, "ci")
     invitation, _ = platform.workspaces.invite(here, f"{name}-guest@here.local", Role.VIEWER)
-    return Tenant(owner, here, member, team, source, target, pipeline, run, service, invitation)
+    return Tenant(owner, here, member, team, source, target, pipeline, run, file, service, invitation)
+
+
+def file_in(workspace: str, **values: Any) -> File:
+    """A file without content."""
+    known = {
+        "id": str(uuid4()), "name": "a.csv", "format": "csv", "size": 1, "sha256": "0", "key": "k",
+        "status": FileStatus.UPLOADED, "created_at": datetime.now(UTC),
+    }  # fmt: skip
+    return File(workspace=workspace, **known | values)

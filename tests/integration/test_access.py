@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -16,6 +17,8 @@ from headrace.control.platform import Platform
 from headrace.control.watch import Watcher
 from headrace.engine.stop import Stop
 from headrace.errors import AuthError, HeadraceError, NotFoundError, SignInNeeded
+from headrace.model.file import ImportPlan
+from headrace.model.registry import InstanceDraft
 from headrace.model.run import RunFilter
 from headrace.model.workspace import Role
 from headrace.store import Store
@@ -68,8 +71,8 @@ def attempt(operation: Callable[..., Any], actor: Actor | None) -> Any:
 def test_every_operation_takes_an_actor_and_declares_a_permission(platform: Platform) -> None:
     found = operations(platform)
     assert {name.partition(".")[0] for name in found} == {
-        "Audits", "Connections", "Keys", "Pipelines", "Positions", "Runs", "Sessions", "Teams", "Tokens",
-        "Users", "Workspaces",
+        "Audits", "Connections", "Connectors", "Files", "Instances", "Keys", "Pipelines", "Positions",
+        "Registry", "Runs", "Sessions", "Teams", "Tokens", "Users", "Workspaces",
     }  # fmt: skip
     for service in platform.services():
         public = {n for n, v in vars(type(service)).items() if not n.startswith("_") and callable(v)}
@@ -170,6 +173,17 @@ FOREIGN: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Connections.try_out": lambda p, a, t: p.connections.try_out(a, t.source.id),
     "Connections.create": lambda p, a, t: p.connections.create(a, replace(t.source, team=t.team.id), {
         "host": "h", "database": "d", "username": "u"}),
+    "Instances.get pipeline": lambda p, a, t: p.instances.get(a, t.pipeline.id),
+    "Instances.retire": lambda p, a, t: p.instances.retire(a, t.pipeline.id),
+    "Instances.publish": lambda p, a, t: p.instances.publish(a, InstanceDraft(
+        id=str(uuid4()), dataset="d", entry="aws-s3-connector-0.1.0", target=t.target.id,
+        connector_config={"url": "s3://b/*.csv"})),
+    "Files.get": lambda p, a, t: p.files.get(a, t.file.id),
+    "Files.preview": lambda p, a, t: p.files.preview(a, t.file.id),
+    "Files.plan": lambda p, a, t: p.files.plan(a, t.file.id, ImportPlan(table="t")),
+    "Files.start": lambda p, a, t: p.files.start(a, t.file.id),
+    "Files.rejects": lambda p, a, t: p.files.rejects(a, t.file.id),
+    "Files.delete": lambda p, a, t: p.files.delete(a, t.file.id),
     "Pipelines.get": lambda p, a, t: p.pipelines.get(a, t.pipeline.id),
     "Pipelines.create": lambda p, a, t: p.pipelines.create(a, replace(t.pipeline, id="new", name="new")),
     "Pipelines.update": lambda p, a, t: p.pipelines.update(a, replace(t.pipeline, paused=True)),
@@ -212,6 +226,7 @@ DENIED = {"Users.get", "Users.update", "Users.delete"}  # for known and unknown 
 LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
     "Audits.list": lambda p, a, t: p.audits.list(a),
     "Connections.list": lambda p, a, t: p.connections.list(a),
+    "Files.list": lambda p, a, t: p.files.list(a),
     "Pipelines.list": lambda p, a, t: p.pipelines.list(a),
     "Runs.list": lambda p, a, t: (p.runs.list(a), p.runs.list(a, t.pipeline.id)),
     "Runs.page": lambda p, a, t: (p.runs.page(a), p.runs.page(a, RunFilter(pipeline=t.pipeline.id))),
@@ -232,8 +247,8 @@ LISTS: dict[str, Callable[[Platform, Actor, Tenant], Any]] = {
 OWN_ONLY = {  # they name nothing that could be another one's
     "Pipelines.remember", "Teams.create", "Tokens.create", "Users.change_password", "Sessions.logout",
     "Workspaces.create", "Workspaces.update", "Workspaces.delete", "Workspaces.add_member",
-    "Workspaces.invite", "Workspaces.active", "Workspaces.set_broker", "Workspaces.try_broker",
-    "Connections.default_target",
+    "Instances.list", "Registry.form", "Registry.packages", "Workspaces.invite", "Workspaces.active",
+    "Workspaces.set_broker", "Workspaces.try_broker", "Connections.default_target", "Files.receive",
 }  # fmt: skip
 
 

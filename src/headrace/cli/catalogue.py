@@ -1,31 +1,99 @@
-"""`headrace connectors`: what can be read and written, and the settings of each."""
+"""`headrace connectors`: what can be read and written, the settings of each, and how to add one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument
+import typer
+from typer import Argument, Option
+from typer.core import TyperGroup
 
+from headrace.cli.command import UsageError
 from headrace.cli.screen import Column, Screen
+from headrace.control.access import OPERATOR
 
 
-def connectors(
-    screen: Screen,
-    name: Annotated[str | None, Argument(help="Show the settings of this one.")] = None,
-) -> None:
-    """List the connectors, or the settings of one.
+class ShortForms(TyperGroup):
+    """`headrace connectors` lists, and with the name of one shows it."""
+
+    def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
+            args = ["list", *args]
+        elif not args[0].startswith("-") and args[0] not in self.commands:
+            args = ["show", *args]
+        parsed: list[str] = super().parse_args(context, args)
+        return parsed
+
+
+def everything(screen: Screen) -> None:
+    """List the connectors: those that come with Headrace, then those that were installed.
 
     \b
     headrace connectors
-    headrace connectors postgres
+    headrace connectors list --json
     """
     from headrace import catalog
+    from headrace.cli.session import Session
 
-    if name is None:
+    with Session(screen):
         specs = sorted(catalog.connectors().values(), key=lambda spec: spec.unavailable is not None)
         screen.rows("connectors", [_spec(spec) for spec in specs], _CONNECTORS)
-        return
-    spec = catalog.connector(name)
+
+
+def install(
+    screen: Screen,
+    package: Annotated[str, Argument(help="name==version, a wheel, or the folder of a package.")],
+    lock: Annotated[Path | None, Option(help="A file with the hashes of all that may be installed.")] = None,
+    build: Annotated[
+        bool, Option("--allow-build", help="Build what comes as source; that runs code of the package.")
+    ] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Agree to the licence without being asked.")] = False,
+) -> None:
+    """Install a source that speaks the Airbyte protocol, into an environment of its own.
+
+    \b
+    headrace connectors install airbyte-source-faker==6.2.38
+    headrace connectors install ./airbyte_source_things-1.0.0-py3-none-any.whl --yes
+    """
+    from headrace.cli.session import Session
+    from headrace.connector.packages import Package
+
+    path = Path(package)
+    given = Package(path=path, build=build, lock=lock)
+    if "==" in package and not path.exists():
+        given = Package(requirement=package, build=build, lock=lock)
+
+    def agree(what: str, licence: str) -> bool:
+        screen.say(f"{what} comes under the licence: {licence}")
+        if "elastic" in licence.lower() or "elv2" in licence.lower():
+            screen.say("which forbids to offer it to others as a managed service", style="yellow")
+        if yes:
+            return True
+        if not screen.asks:
+            raise UsageError(
+                "cli.needs_agreement", "nobody can be asked here to agree to the licence", field="--yes",
+                remedy="Read the licence, then add --yes.",
+            )  # fmt: skip
+        return typer.confirm("Install it?", err=True)
+
+    with Session(screen) as session:
+        spec = session.platform.connectors.install(OPERATOR, given, agree)
+    screen.rows("connectors", [_spec(spec)], _CONNECTORS)
+    screen.say(f"next: headrace connectors show {spec.name}")
+
+
+def show(screen: Screen, name: Annotated[str, Argument(help="A connector, as the list names it.")]) -> None:
+    """Show the settings of a connector.
+
+    \b
+    headrace connectors show postgres
+    """
+    from headrace import catalog
+    from headrace.cli.session import Session
+
+    with Session(screen):
+        spec = catalog.connector(name)
     settings = _settings(spec.config)
     if screen.format == "json":
         screen.document({"connector": {**_spec(spec), "settings": settings}})
@@ -65,7 +133,8 @@ def _settings(config: Any, prefix: str = "") -> list[dict[str, Any]]:
         ]
         inner = [kind for kind in kinds if issubclass(kind, BaseModel)]
         if inner:
-            rows += _settings(inner[0], f"{prefix}{name}.")
+            found = [row for kind in inner for row in _settings(kind, f"{prefix}{name}.")]
+            rows += {row["setting"]: row for row in found}.values()
             continue
         default = None if info.is_required() else info.get_default(call_default_factory=True)
         rows.append(

@@ -21,6 +21,7 @@ from headrace.cli import (
     plan,
     positions,
     projects,
+    registry,
     run,
     serve,
 )
@@ -45,7 +46,7 @@ SET_UP = "Set up"
 
 for panel, functions in {
     MOVE: (run.run, plan.plan),
-    SET_UP: (projects.init, projects.validate, connections.check, connections.discover, catalogue.connectors),
+    SET_UP: (projects.init, projects.validate, connections.check, connections.discover),
     LOOK: (
         history.status,
         history.logs,
@@ -66,10 +67,11 @@ GROUPS = {
     "member": "Who is in a workspace.",
     "workspace": "Workspaces and their ids.",
     "key": "The keys under which secrets are sealed.",
+    "registry": "Connectors that packages bring, by version.",
 }
 groups = {name: typer.Typer(name=name, help=text, no_args_is_help=True) for name, text in GROUPS.items()}
 
-PEOPLE: dict[str, Function] = {
+IN_GROUPS: dict[str, Function] = {
     "admin create": people.create,
     "admin list": people.admins,
     "admin reset": people.reset,
@@ -78,12 +80,30 @@ PEOPLE: dict[str, Function] = {
     "workspace list": people.workspaces,
     "workspace target": people.target,
     "key rotate": people.rotate,
+    "registry list": registry.entries,
+    "registry register": registry.register,
+    "registry validate": registry.validate,
+    "registry approve": registry.approve,
+    "registry retire": registry.retire,
+    "registry import": registry.take_over,
 }
-for words, action in PEOPLE.items():
+for words, action in IN_GROUPS.items():
     group, _, name = words.partition(" ")
     groups[group].command(name)(command(action))
-for inner in groups.values():
-    app.add_typer(inner, rich_help_panel="People and keys")
+for name, inner in groups.items():
+    app.add_typer(inner, rich_help_panel=SET_UP if name == "registry" else "People and keys")
+
+connectors = typer.Typer(
+    name="connectors", help="What can be read and written, and more of it.", cls=catalogue.ShortForms
+)
+CONNECTORS: dict[str, Function] = {
+    "list": catalogue.everything,
+    "show": catalogue.show,
+    "install": catalogue.install,
+}
+for name, action in CONNECTORS.items():
+    connectors.command(name)(command(action))
+app.add_typer(connectors, rich_help_panel=SET_UP)
 
 
 @app.callback(invoke_without_command=True)

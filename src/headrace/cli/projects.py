@@ -22,7 +22,7 @@ TEMPLATE = """\
 # Goes before the pipelines' names, so that two projects may write into one warehouse.
 project: {project}
 
-# Where data lies. `headrace connectors NAME` shows a connector's settings, `headrace check` tries them.
+# Where data lies. `headrace connectors show NAME` shows a connector's settings, `headrace check` tries them.
 # Secrets stay outside: ${{NAME}} is an environment variable, ${{NAME:-default}} one with a default, and
 # ${{file:path}} the content of a file.
 connections:

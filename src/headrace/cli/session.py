@@ -19,6 +19,7 @@ from headrace.cli.reference import resolve
 from headrace.cli.request import Order, named
 from headrace.cli.screen import Screen
 from headrace.control.access import OPERATOR, Actor
+from headrace.control.connectors import look_in
 from headrace.control.endpoint import Endpoint, secrets
 from headrace.errors import NotFoundError
 from headrace.model.pipeline import Pipeline, TransformStep
@@ -36,6 +37,7 @@ class Session(AbstractContextManager["Session"]):
     def __init__(self, screen: Screen):
         self.screen = screen
         self.folder = screen.common.data or FOLDER
+        look_in(self.folder, os.environ)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,7 +8,7 @@ from headrace.connector.source import EVERYTHING, Selection, Source
 from headrace.connector.target import Staged, Target, Token, Writer
 from headrace.connector.transform import Transform, TransformSpec, keep
 from headrace.model.connector import Capability, ConnectorSpec, Maturity
-from headrace.model.event import Batch, Change, Checkpoint, Event, Reject, SchemaChange, Truncate
+from headrace.model.event import Batch, Change, Checkpoint, Event, Reject, Remark, SchemaChange, Truncate
 from headrace.model.pipeline import WriteMode
 from headrace.model.stream import Position, ReadMode, Slice, Stream, StreamRead
 
@@ -33,6 +33,7 @@ __all__ = [
     "Position",
     "ReadMode",
     "Reject",
+    "Remark",
     "SchemaChange",
     "Secret",
     "Selection",

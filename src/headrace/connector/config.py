@@ -107,11 +107,27 @@ def _known_names(model: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     return list(model.model_fields)
 
 
+def _plain(model: type[BaseModel], path: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The path without what only tells which of several groups was taken."""
+    plain: list[int | str] = []
+    groups: list[type[BaseModel]] = [model]
+    chosen = False
+    for part in path:
+        if chosen:
+            chosen = False
+            continue
+        plain.append(part)
+        info = next((g.model_fields[str(part)] for g in groups if part in g.model_fields), None)
+        groups = _models(info) if info else []
+        chosen = len(groups) > 1
+    return tuple(plain)
+
+
 def _explain(model: type[BaseModel], error: ValidationError) -> ConfigError:
     found = error.errors(include_url=False, include_input=False)
     # a setting that is misspelled is the cause of one that is missing
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-    path = first["loc"]
+    path = _plain(model, first["loc"])
     name = ".".join(
         str(part) for part in path if not isinstance(part, str) or part.isidentifier() or "." in part
     )

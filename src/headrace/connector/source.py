@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Generic
@@ -37,6 +37,12 @@ class Source(ABC, Generic[ConfigT]):
     (from several threads, and from other processes that hold a source of their own), `acknowledge` as
     progress becomes durable, `close` once. Everything but `read` and `interrupt` is called from one
     thread. Errors raised are ours (`headrace.errors`); a driver's own are translated by the connector.
+    """
+
+    keep_settings: Callable[[Mapping[str, Any]], None] | None = None
+    """Stores settings that the far side changed (a refresh token that is good once), at once and for good.
+
+    Set by who opened the source, and called by it from any thread; None where nothing can be stored.
     """
 
     def __init__(self, config: ConfigT):

@@ -33,8 +33,8 @@ from headrace.errors import ConflictError, Fenced, HeadraceError, TransientError
 from headrace.model.run import ErrorReport, Run, RunStatus
 from headrace.store import Lease, Store
 
-NEEDED = ("HEADRACE_STORE", "HEADRACE_MASTER_KEY")
-"""The variables that tell how to open the store."""
+NEEDED = ("HEADRACE_STORE", "HEADRACE_MASTER_KEY", "HEADRACE_CONNECTORS_FOLDER")
+"""The variables that tell how to open the store, and where added connectors are."""
 LEFT = 9
 """How the process ends when the pipeline is somebody else's by now."""
 AWAY = 6
@@ -65,8 +65,9 @@ class Hello:
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What such a process inherits: nothing of ours, where keys and addresses are, but the failpoint."""
-    kept = {k: v for k, v in environ.items() if not k.startswith("HEADRACE_") or k == "HEADRACE_FAILPOINT"}
+    """What such a process inherits: of ours, where keys and addresses are, the failpoint and the limits."""
+    ours = "HEADRACE_FAILPOINT", "HEADRACE_CONNECTORS_LIMITS", "HEADRACE_CONNECTORS_USER"
+    kept = {k: v for k, v in environ.items() if not k.startswith("HEADRACE_") or k in ours}
     return {"ARROW_DEFAULT_MEMORY_POOL": "system", **kept}
 
 

@@ -213,9 +213,8 @@ class Connections(Guarded):
         return store.connections.save(replace(chosen, extras={**chosen.extras, DEFAULT_TARGET: True}))
 
     def _endpoint(self, actor: Actor, id: str) -> Endpoint:
-        known = self._changeable(actor, id)
-        settings = self._in(actor).connections.settings(id)
-        return Endpoint(name=known.name, connector=known.connector, settings=settings)
+        self._changeable(actor, id)
+        return stored(self._in(actor), id)
 
     def _changeable(self, actor: Actor, id: str) -> Connection:
         known = self.get(actor, id)
@@ -322,6 +321,31 @@ def _filled(
         else value
         for name, value in given.items()
     }
+
+
+def stored(store: Store, id: str) -> Endpoint:
+    """A connection of a store's workspace with its secrets, and what its far side changes is stored there."""
+    known = store.connections.get(id)
+    settings = store.connections.settings(id)
+    return Endpoint(
+        name=known.name, connector=known.connector, settings=settings, keep=lambda new: _renew(store, id, new)
+    )
+
+
+def _renew(store: Store, id: str, changed: Mapping[str, Any]) -> None:
+    """Store what a connector changed of its settings; what somebody else changes meanwhile stays theirs."""
+    for last in (False, False, False, True):
+        known = store.connections.get(id)
+        config = catalog.connector(known.connector).config
+        settings = {**store.connections.settings(id), **changed}
+        renewed = replace(known, settings=public(config, settings), secrets=())
+        try:
+            store.connections.save(renewed, _secrets(config, settings), marks=False)
+        except ConflictError:
+            if last:
+                raise
+        else:
+            return
 
 
 def check(endpoint: Endpoint, *, source: bool) -> None:

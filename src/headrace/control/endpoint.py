@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ class Endpoint:
     name: str
     connector: str
     settings: Mapping[str, Any] = field(repr=False)
+    keep: Callable[[Mapping[str, Any]], None] | None = None
+    """Stores settings that the far side changed; None when they are not ours to store."""
 
     @classmethod
     def nameless(cls, connector: str, settings: Mapping[str, Any]) -> Endpoint:
@@ -40,7 +42,9 @@ class Endpoint:
 
     def source(self) -> Source[Any]:
         """A new source; the caller closes it. Raises ConfigError for bad settings."""
-        return catalog.source(self.connector, self.settings)
+        source = catalog.source(self.connector, self.settings)
+        source.keep_settings = self.keep
+        return source
 
     def target(self) -> Target[Any]:
         """A new target; the caller closes it. Raises ConfigError for bad settings."""

@@ -158,6 +158,7 @@ def _processes(pipeline: Pipeline, source: Endpoint, target: Endpoint) -> Callab
         for side, end in (("source", source), ("target", target))
     }
     hello["egress"] = egress.policy().to_json()
+    hello["connectors"] = str(catalog.folder() or "")
     hello["transforms"] = [asdict(step) for step in pipeline.transforms]
     return lambda: Processes([sys.executable, "-m", "headrace.control.stage"], hello)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.connector import egress
-from headrace.control.access import Guarded
+from headrace.control.access import Guarded, operator
 from headrace.control.connections import Connections
+from headrace.control.connectors import Connectors, look_in
 from headrace.control.pipelines import Pipelines
 from headrace.control.positions import Positions
 from headrace.control.runs import Runs
@@ -17,9 +18,17 @@ from headrace.errors import ConfigError
 from headrace.store import MasterKeys, Store
 
 if TYPE_CHECKING:
+    from headrace.connector.upload.process import Limits
     from headrace.control.audits import Audits
+    from headrace.control.content import Content
+    from headrace.control.endpoint import Endpoint
+    from headrace.control.files import Files, Sweep
+    from headrace.control.importing import Importer
+    from headrace.control.instances import Instances
     from headrace.control.keys import Keys
     from headrace.control.mail import Mailer
+    from headrace.control.profiles import Profiles
+    from headrace.control.registry import Registry
     from headrace.control.sessions import Sessions
     from headrace.control.settings import Settings
     from headrace.control.teams import Teams
@@ -46,6 +55,7 @@ class Platform:
         self._loopback = loopback
         warehouse = environ.get("HEADRACE_WAREHOUSE") or str(folder.absolute() / "warehouse")
         self.connections = Connections(store, warehouse)
+        self.connectors = Connectors(store)
         self.pipelines = Pipelines(store)
         self.runs = Runs(store)
         self.positions = Positions(store)
@@ -102,6 +112,64 @@ class Platform:
         return Audits(self._store)
 
     @cached_property
+    def registry(self) -> Registry:
+        from headrace.control.registry import Registry
+
+        return Registry(self._store, self.settings, self._folder / "packages", loopback=self._loopback)
+
+    @cached_property
+    def instances(self) -> Instances:
+        from headrace.control.instances import Instances
+
+        return Instances(self._store, self.registry, self.connections, self.pipelines, self.runs)
+
+    @cached_property
+    def files(self) -> Files:
+        from headrace.control.files import Files
+
+        return Files(self._store, self.settings, self._content, self._profiles, self._table_target)
+
+    @cached_property
+    def importer(self) -> Importer:
+        """Who does the imports that wait."""
+        from headrace.control.importing import Importer
+
+        return Importer(self._store, self._content, self._file_limits, self._table_target)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """Who removes files that were kept long enough."""
+        from headrace.control.files import Sweep
+
+        return Sweep(self._store, self.settings, self._content)
+
+    @cached_property
+    def _content(self) -> Content:
+        from headrace.control.content import Content
+
+        return Content.open(self.settings, self._folder)
+
+    @cached_property
+    def _profiles(self) -> Profiles:
+        from headrace.control.profiles import Profiles
+
+        return Profiles(self._store, self._content, self._file_limits)
+
+    @property
+    def _file_limits(self) -> Limits:
+        from headrace.connector.upload.process import Limits
+
+        return Limits(self.settings.files_memory_mb << 20, self.settings.files_seconds)
+
+    def _table_target(self, workspace: str) -> Endpoint:
+        """Where an import of that workspace writes its table."""
+        from headrace.control.endpoint import Endpoint
+
+        found = self.connections.default_target(operator(workspace), "iceberg")
+        settings = self._store.within(workspace).connections.settings(found.id)
+        return Endpoint(name=found.id, connector=found.connector, settings=settings)
+
+    @cached_property
     def mailer(self) -> Mailer:
         from headrace.control.mail import Mailer
 
@@ -132,13 +200,18 @@ class Platform:
                 yield service
 
     def close(self) -> None:
+        if "_profiles" in self.__dict__:
+            self._profiles.close()
         if "mailer" in self.__dict__:
             self.mailer.close()
         self._store.close()
 
 
 def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
-    """The store of a data folder, as `Platform.open` finds it; the caller closes it."""
+    """The store of a data folder, as `Platform.open` finds it; the caller closes it.
+
+    From now on this process knows the connectors that were added to the installation.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -148,5 +221,6 @@ def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
             field="data",
             remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
         ) from None
+    look_in(folder, environ)
     url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
     return Store.open(url, keys=MasterKeys.load(folder, environ))

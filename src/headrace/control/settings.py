@@ -1,4 +1,4 @@
-"""What an operator decides: who may register, how long tokens live, how mail is sent, how workers work."""
+"""What an operator decides: who may register, how mail goes, how workers work, where files lie."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Settings(BaseModel):
     """Each is a variable of the environment: `registration` is HEADRACE_REGISTRATION.
 
     `registration` None means: open when the server is bound to loopback, closed otherwise; who starts
-    the server says which.
+    the server says which. `files_url` None means a folder under the data folder; `files_access` is the
+    access to it as JSON, by the sections of a files connection (`{"s3": {"region": …}}`).
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
@@ -43,6 +44,18 @@ class Settings(BaseModel):
     metrics_token: SecretStr | None = None
     disk_reserve_mb: int = Field(default=256, ge=0)
     log_format: Literal["auto", "json", "text"] = "auto"
+    obsrv_port: int | None = Field(default=None, ge=0, le=65535)
+    obsrv_public_catalogue: bool = True
+    obsrv_register_auth: Literal["admin", "none"] = "admin"
+    obsrv_builtin_rows: bool = True
+    obsrv_strict_status: bool = False
+    obsrv_review: bool = False
+    files_url: str | None = None
+    files_access: SecretStr | None = None
+    files_quota_mb: int | None = Field(default=None, ge=0)
+    files_retention_days: int = Field(default=30, ge=1)
+    files_memory_mb: int = Field(default=512, ge=64)
+    files_seconds: int = Field(default=900, ge=1)
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:

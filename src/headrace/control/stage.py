@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 from headrace import catalog
@@ -22,6 +23,7 @@ from headrace.model.pipeline import TransformStep
 def main() -> None:
     hello = json.loads(sys.stdin.readline())
     egress.restrict(egress.Policy.from_json(hello["egress"]))
+    catalog.look_in(Path(hello["connectors"]) if hello["connectors"] else None)
     lock = threading.Lock()
     out = sys.stdout
     sys.stdout = sys.stderr  # whatever a driver prints must not get between the answers

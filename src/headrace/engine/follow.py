@@ -16,6 +16,7 @@ from headrace.connector import (
     Event,
     Position,
     ReadMode,
+    Remark,
     SchemaChange,
     Slice,
     Source,
@@ -143,6 +144,9 @@ class Follower:
                 self._intake(id).truncate()
             case Checkpoint(position):
                 self._checkpoint(position)
+            case Remark(level, text):
+                for id in self.streams:
+                    self.shared.state.log(level, text, id)
 
     def _check_limit(self, id: str, intake: Intake) -> None:
         rejected = self.shared.board.counts(id).rejected + intake.tally.rejected

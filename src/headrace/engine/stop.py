@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+_LOOK = 0.2  # seconds between two looks at the parent
+
 
 class Stop:
     """Shared by the thread that runs and the one that wants it to end.
@@ -23,6 +25,12 @@ class Stop:
     def abort(self) -> None:
         self._draining.set()
         self._aborted.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait, no longer than until the run is told to end."""
+        while seconds > 0 and not self.draining:
+            self._draining.wait(min(seconds, _LOOK))
+            seconds -= _LOOK
 
     @property
     def draining(self) -> bool:

@@ -12,6 +12,7 @@ from headrace.connector import (
     Checkpoint,
     Event,
     Reject,
+    Remark,
     SchemaChange,
     Slice,
     Source,
@@ -197,7 +198,7 @@ def stage_piece(
                         )
                     case Truncate():
                         intake.truncate()
-                    case Checkpoint():
+                    case Checkpoint() | Remark():
                         pass  # a load publishes once, when all of its slices are staged
         staged = intake.stage()
     finally:

@@ -103,4 +103,12 @@ class Checkpoint:
     position: Position
 
 
-Event = Batch | SchemaChange | Truncate | Checkpoint
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A line for the run's log: level is debug, info, warning or error. It covers and changes nothing."""
+
+    level: str
+    text: str
+
+
+Event = Batch | SchemaChange | Truncate | Checkpoint | Remark

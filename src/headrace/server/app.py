@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.control.platform import Platform
-from headrace.dialects import ingestion, popsink
+from headrace.dialects import ingestion, obsrv, popsink
 from headrace.dialects.door import Door
 from headrace.server.health import PATHS as HEALTH
 
@@ -17,10 +17,16 @@ def app(platform: Platform, health: ASGIApp | None = None) -> ASGIApp:
     """The application over a platform, which stays the caller's to close; `health` answers operators."""
     door = Door(platform)
     apps: dict[str, ASGIApp] = dict.fromkeys(ingestion.PATHS, ingestion.app(door))
+    apps |= dict.fromkeys(obsrv.PATHS, obsrv.app(door))
     apps |= dict.fromkeys(popsink.PATHS, popsink.app(door))
     if health is not None:
         apps |= dict.fromkeys(HEALTH, health)
     return Paths(apps)
+
+
+def obsrv_alone(platform: Platform) -> ASGIApp:
+    """For the port where clients of that dialect look for it."""
+    return Paths({"/": obsrv.app(Door(platform))})
 
 
 class Paths:

@@ -8,19 +8,20 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from headrace.control.access import OPERATOR
 from headrace.control.clock import Clock
+from headrace.control.importers import Importers
 from headrace.control.platform import Platform, open_store
 from headrace.control.settings import Settings
 from headrace.control.token import SigningKeys
 from headrace.control.worker import Place, Worker
 from headrace.errors import ConfigError
 from headrace.server import logs
-from headrace.server.app import app
+from headrace.server.app import app, obsrv_alone
 from headrace.server.health import Health, Vitals
 from headrace.server.metrics import Metrics
 from headrace.store import Store
@@ -55,10 +56,26 @@ class Service:
             health = self._health(store, runs, worker=worker, loopback=loopback)
             clock = Clock(store, logs.tell)
             web = _Web(app(platform, health), listener)
-            with closing(health), _beside(clock.run, clock.stop), _beside(web.run, web.stop):
+            with (
+                closing(health),
+                closing(platform),
+                _beside(clock.run, clock.stop),
+                self._importing(store, platform, worker=worker),
+                _beside(web.run, web.stop),
+                ExitStack() as more,
+            ):
+                self._serve_obsrv(host, platform, more)
                 logs.tell("info", "ready", address=f"http://{shown(listener)}", runs=limit)
                 self._until_told(runs, web.stop)
         return 0
+
+    def _serve_obsrv(self, host: str, platform: Platform, undo: ExitStack) -> None:
+        """On a port of its own too, where the settings name one."""
+        if self._settings.obsrv_port is not None:
+            listener = undo.enter_context(closing(_listen(host, self._settings.obsrv_port)))
+            web = _Web(obsrv_alone(platform), listener)
+            undo.enter_context(_beside(web.run, web.stop))
+            logs.tell("info", "the Obsrv API", address=f"http://{shown(listener)}")
 
     def work(self) -> int:
         """Work off runs until a signal comes; gives the exit code.
@@ -70,9 +87,11 @@ class Service:
         host = self._environ.get("HEADRACE_HOST")
         loopback = host is not None and is_loopback(host)
         with closing(self._open()) as store:
-            Platform(store, self._folder, self._environ, loopback=loopback).restrict()
-            logs.tell("info", "ready", runs=self._settings.worker_runs)
-            self._until_told(self._worker(store, self._settings.worker_runs), lambda: None)
+            platform = Platform(store, self._folder, self._environ, loopback=loopback)
+            platform.restrict()
+            with closing(platform), self._importing(store, platform, worker=True):
+                logs.tell("info", "ready", runs=self._settings.worker_runs)
+                self._until_told(self._worker(store, self._settings.worker_runs), lambda: None)
         return 0
 
     def _open(self) -> Store:
@@ -83,6 +102,13 @@ class Service:
     def _worker(self, store: Store, limit: int) -> Worker:
         place = Place(folder=self._folder, environ=self._environ)
         return Worker(store, place, limit, self._settings.lease, logs.tell)
+
+    def _importing(self, store: Store, platform: Platform, *, worker: bool) -> AbstractContextManager[None]:
+        if not worker:
+            return nullcontext()
+        place = Place(folder=self._folder, environ=self._environ)
+        importers = Importers(store, place, platform.sweep.run, logs.tell)
+        return _beside(importers.run, importers.stop)
 
     def _health(self, store: Store, runs: Worker, *, worker: bool, loopback: bool) -> Health:
         token = self._settings.metrics_token

@@ -272,6 +272,40 @@ pipelines = Table(
     Index(None, "next_at"),
 )
 
+registry = Table(
+    "registry",
+    metadata,
+    _id(),  # connector_id-version
+    Column("connector_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("category", Text),
+    Column("version", Text, nullable=False),
+    Column("description", Text),
+    Column("technology", Text),
+    Column("runtime", Text),
+    Column("licence", Text),
+    Column("owner", Text),
+    Column("icon", Text),
+    Column("status", Text, nullable=False),
+    Column("ui_spec", Json, nullable=False),
+    Column("digest", Text),  # of the package
+    Column("connector", Text),  # its name in the catalogue
+    Column("contract", Text),
+    Column("runnable", Boolean, nullable=False),
+    Column("reason", Text),
+    Column("report", Json, nullable=False),
+    Column("archive", Text),
+    Column("program", Json, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("updated_by", Text, nullable=False),
+    _moment("created_at"),
+    _moment("updated_at"),
+    _moment("live_at", nullable=True),
+    UniqueConstraint("connector_id", "version"),
+    Index(None, "digest"),
+)
+
 leases = Table(
     "leases",
     metadata,
@@ -416,4 +450,48 @@ log_lines = Table(
     Column("level", Text, nullable=False),
     Column("stream", Text),
     Column("message", Text, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    _id(),
+    _of("workspaces", key=False),
+    Column("name", Text, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("key", Text, nullable=False),  # where the content lies in the storage
+    Column("status", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("options", Json, nullable=False),
+    Column("plan", Json),
+    Column("profile", Json),
+    Column("problem", Json),
+    Column("imported", BigInteger),
+    Column("rejected", BigInteger),
+    Column("reasons", Json, nullable=False),
+    _moment("completed_at", nullable=True),
+    Column("removed", Boolean, nullable=False),
+    Column("lease", Text, nullable=False),  # new at each takeover of its import
+    Column("holder", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    _moment("expires_at", nullable=True),
+    _moment("touched_at"),
+    _moment("created_at"),
+    _moment("updated_at"),
+    Index(None, "workspace", "created_at"),
+    Index(None, "status"),
+)
+
+file_rejects = Table(
+    "file_rejects",
+    metadata,
+    _of("files"),
+    Column("number", Integer, primary_key=True, autoincrement=False),  # in the order of reading
+    Column("line", BigInteger, nullable=False),
+    Column("column", Text),
+    Column("code", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("raw", Text, nullable=False),
 )

@@ -15,12 +15,15 @@ from headrace.store.audit import Audit
 from headrace.store.connections import Connections
 from headrace.store.database import Database
 from headrace.store.directory import Directories
+from headrace.store.files import Files
+from headrace.store.imports import Imports
 from headrace.store.leases import Lease, Leases, hold
 from headrace.store.measures import Measures
 from headrace.store.migrate import migrate
 from headrace.store.pipelines import Pipelines
 from headrace.store.positions import DeadLetter, SliceCheckpoint
 from headrace.store.queue import Queue
+from headrace.store.registry import Registry
 from headrace.store.runs import Runs
 from headrace.store.schedules import Schedules
 from headrace.store.schema import maintenance
@@ -34,9 +37,9 @@ from headrace.store.workspaces import Workspaces
 class Store:
     """One workspace of a store. May be used from many threads. A child process opens its own.
 
-    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`, `audit`, `directories`), and
-    what workers, clocks and operators look at (`queue`, `schedules`, `measures`), are of the whole
-    store; all else that it finds or changes is of its workspace.
+    People and what lets them in (`users`, `workspaces`, `teams`, `tokens`, `audit`, `directories`), the
+    `registry` of connectors, and what workers, clocks and operators look at (`queue`, `schedules`,
+    `measures`, `imports`), are of the whole store; all else that it finds or changes is of its workspace.
     """
 
     def __init__(self, database: Database, keys: MasterKeys, workspace: str = LOCAL):
@@ -47,15 +50,18 @@ class Store:
         self.pipelines = Pipelines(database, workspace)
         self.runs = Runs(database, workspace)
         self.leases = Leases(database, workspace)
+        self.files = Files(database, workspace)
         self.users = Users(database)
         self.workspaces = Workspaces(database)
         self.teams = Teams(database)
         self.tokens = Tokens(database)
         self.audit = Audit(database)
         self.directories = Directories(database)
+        self.registry = Registry(database)
         self.queue = Queue(database)
         self.schedules = Schedules(database)
         self.measures = Measures(database)
+        self.imports = Imports(database)
 
     def within(self, workspace: str) -> Store:
         """Another workspace of the same store; only one of the two is to be closed."""

@@ -15,12 +15,13 @@ from headrace.connector.files.part import Part, RowError, Sample, check_width, s
 from headrace.errors import DataError
 
 _ROWS = 65_536
+_PAGES = 1 << 20
 
 
 def inspect(file: IO[bytes], name: str, size: int) -> Sample:
     """Columns from the footer; `size` is that of the file."""
     with _translated(name):
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, coerce_int96_timestamp_unit="us")
     schema = parquet.schema_arrow
     check_width(len(schema.names), name)
     if len(set(schema.names)) < len(schema.names):
@@ -33,10 +34,20 @@ def inspect(file: IO[bytes], name: str, size: int) -> Sample:
     return Sample(typed, parquet.metadata.num_rows, size)
 
 
-def read(file: IO[bytes], name: str, schema: pa.Schema) -> Iterator[Part]:
-    """The rows as `schema`; its columns that the file lacks are null, others of the file are left out."""
+def read(file: IO[bytes], name: str, schema: pa.Schema, *, ahead: bool = True) -> Iterator[Part]:
+    """The rows as `schema`; its columns that the file lacks are null, others of the file are left out.
+
+    Without `ahead` a column is read page by page, not as much of it as a row group has: for files that are
+    near, and little memory.
+    """
     with _translated(name):
-        parquet = pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
+        parquet = pq.ParquetFile(
+            file,
+            pre_buffer=ahead,
+            buffer_size=0 if ahead else _PAGES,
+            page_checksum_verification=True,
+            coerce_int96_timestamp_unit="us",  # nanoseconds do not reach far years
+        )
     wanted = [n for n in schema.names if n in parquet.schema_arrow.names]
     first = 1
     for group in range(parquet.num_row_groups):
@@ -46,11 +57,12 @@ def read(file: IO[bytes], name: str, schema: pa.Schema) -> Iterator[Part]:
                 batch = next(batches, None)
             if batch is None:
                 break
-            yield _part(batch, schema, first)
+            yield part(batch, schema, first)
             first += batch.num_rows
 
 
-def _part(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> Part:
+def part(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> Part:
+    """Typed rows as `schema`; those with a value that does not fit are errors, counted from `first`."""
     present = set(batch.schema.names)
     bad: dict[str, np.ndarray] = {}
     columns = []
@@ -79,6 +91,8 @@ def _part(batch: pa.RecordBatch, schema: pa.Schema, first: int) -> Part:
 def _translated(name: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError:
+        raise
     except (pa.ArrowException, OSError):
         raise DataError(
             "files.corrupt",

@@ -7,11 +7,11 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp
 
 from headrace.dialects.door import Door, SignedIn
-from headrace.dialects.ingestion import connections, connectors, sources, syncs
+from headrace.dialects.ingestion import connections, connectors, files, sources, syncs
 from headrace.dialects.ingestion.errors import install, refused
 from headrace.errors import HeadraceError
 
-PARTS = (sources, connections, syncs, connectors)
+PARTS = (sources, connections, syncs, files, connectors)
 PATHS = tuple(f"/api/v1/{family}" for family in ("sources", "connections", "syncs", "files", "connectors"))
 
 

@@ -21,8 +21,10 @@ from headrace.errors import (
     DataError,
     HeadraceError,
     NotFoundError,
+    NotReady,
     PositionLost,
     SignInNeeded,
+    TooLarge,
     TooMany,
 )
 
@@ -32,11 +34,13 @@ _STATUS: tuple[tuple[type[HeadraceError], int], ...] = (
     (SignInNeeded, 401),
     (AuthError, 403),
     (NotFoundError, 404),
+    (TooLarge, 413),
     (ConfigError, 400),
     (DataError, 400),
     (ConflictError, 409),
     (PositionLost, 409),
     (TooMany, 429),
+    (NotReady, 503),
 )
 
 
@@ -67,7 +71,7 @@ def refused(connection: HTTPConnection, error: HeadraceError) -> JSONResponse:
     if status == 401:
         words = "Full authentication is required to access this resource"
         return answer(connection, 401, words, {"WWW-Authenticate": "Bearer"})
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooMany) else None
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, TooMany | NotReady) else None
     return answer(connection, status, said(error), headers)
 
 

@@ -83,6 +83,87 @@ class SyncPage(BaseModel):
     empty: bool
 
 
+FileState = Literal["UPLOADED", "PREVIEWING", "IMPORTING", "COMPLETED", "FAILED"]
+
+
+class RejectReason(BaseModel):
+    code: str
+    count: int
+    firstLine: int
+    example: str
+
+
+class Uploaded(BaseModel):
+    id: str
+    tenantId: str
+    fileName: str
+    fileSize: int
+    fileFormat: str
+    storagePath: str
+    status: FileState
+    createdAt: str
+
+
+class FileImportJob(Uploaded):
+    targetTableName: str | None
+    targetSchema: str | None
+    columnMappings: dict[str, str | None]
+    recordsImported: int | None
+    recordsRejected: int | None
+    rejectReasons: list[RejectReason]
+    errorMessage: str | None
+    completedAt: str | None
+
+
+class FilePreview(BaseModel):
+    fileId: str
+    fileName: str
+    columns: list[Column]
+    previewRows: list[dict[str, Any]]
+    totalRows: int
+    inferredTypes: dict[str, str]
+
+
+class ImportStarted(BaseModel):
+    id: str
+    fileName: str
+    targetTableName: str
+    targetSchema: str
+    status: FileState
+    createdAt: str
+
+
+class ImportStatus(BaseModel):
+    id: str
+    fileName: str
+    status: FileState
+    recordsImported: int | None
+    completedAt: str | None
+    recordsRejected: int | None
+    rejectReasons: list[RejectReason]
+    errorMessage: str | None
+
+
+class Rejection(BaseModel):
+    line: int
+    column: str | None
+    code: str
+    message: str
+    raw: str
+
+
+class RejectionPage(BaseModel):
+    content: list[Rejection]
+    totalElements: int
+    totalPages: int
+    number: int
+    size: int
+    first: bool
+    last: bool
+    numberOfElements: int
+    empty: bool
+
+
 class Tuning(BaseModel):
     batchSize: int
     parallelism: int
@@ -118,7 +199,7 @@ class Error(BaseModel):
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Error} for status in (400, 401, 403, 404, 405, 409, 413, 415, 429, 500)
+    status: {"model": Error} for status in (400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503)
 }
 
 _NAME = {"type": "string", "minLength": 1, "maxLength": 255}
@@ -144,6 +225,50 @@ CONNECTION_BODY: dict[str, Any] = {
         "cursorFields": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
     },
     "required": ["sourceId", "name"],
+}
+
+_TEXTS = {"type": ["object", "null"], "additionalProperties": {"type": ["string", "null"]}}
+_PART = "[A-Za-z_][A-Za-z0-9_]{0,127}"
+_CHARACTER = {"type": ["string", "null"], "minLength": 1, "maxLength": 1}
+SCHEMA_BODY: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "targetTableName": {"type": "string", "pattern": f"^{_PART}$"},
+        "targetSchema": {"type": ["string", "null"], "pattern": rf"^({_PART}(\.{_PART})*)?$"},
+        "columnMappings": _TEXTS,
+        "columnTypes": {"type": ["object", "null"], "additionalProperties": {"type": "string"}},
+        "readOptions": {
+            "type": ["object", "null"],
+            "properties": {
+                "delimiter": _CHARACTER,
+                "quote": _CHARACTER,
+                "escape": _CHARACTER,
+                "encoding": {"type": ["string", "null"], "minLength": 1},
+                "header": {"type": ["boolean", "null"]},
+                "nullValues": {"type": ["array", "null"], "items": {"type": "string"}, "maxItems": 100},
+                "sheet": {"type": ["string", "null"], "minLength": 1},
+                "skipRows": {"type": ["integer", "null"], "minimum": 0, "maximum": 1_000_000},
+            },
+            "additionalProperties": False,
+        },
+        "writeMode": {"enum": ["APPEND", "REPLACE", "FAIL_IF_EXISTS", None]},
+        "maxRejected": {"type": ["integer", "null"], "minimum": 0},
+    },
+    "required": ["targetTableName"],
+}
+UPLOAD_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "required": ["file"],
+                }
+            }
+        },
+    }
 }
 
 
