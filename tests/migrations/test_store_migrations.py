@@ -19,9 +19,9 @@ from headrace.store.database import Database
 from headrace.store.migrate import HEAD, SCRIPTS, migrate
 from headrace.store.schema import metadata
 
-_PEOPLE = {
-    "audit", "invitations", "members", "one_time_tokens", "revoked_tokens", "service_tokens", "sessions",
-    "team_members", "teams", "users",
+_REST = {
+    "audit", "file_rejects", "files", "invitations", "members", "one_time_tokens", "registry",
+    "revoked_tokens", "service_tokens", "sessions", "team_members", "teams", "users",
 }  # fmt: skip
 VERSIONS = sorted(script.revision for script in ScriptDirectory(SCRIPTS).walk_revisions())
 
@@ -123,14 +123,14 @@ def test_a_store_of_each_earlier_version_migrates_with_all_it_holds(
     with database.write() as connection:  # references still hold, and still cascade
         connection.exec_driver_sql("DELETE FROM pipelines")
         left = {name: rows for name, rows in count(connection).items() if rows}
-    stay = {"connections", "secrets", "workspaces", "runs", "run_streams", "attempts", "log_lines", *_PEOPLE}
+    stay = {"connections", "secrets", "workspaces", "runs", "run_streams", "attempts", "log_lines", *_REST}
     assert left == {name: after[name] for name in stay if after[name]}
     with database.write() as connection:
         connection.exec_driver_sql("DELETE FROM connections")
         connection.exec_driver_sql("DELETE FROM users")
         connection.exec_driver_sql("DELETE FROM workspaces")
         left = {name for name, rows in count(connection).items() if rows}
-    assert left <= {"audit", "revoked_tokens"}
+    assert left <= {"audit", "registry", "revoked_tokens"}
 
 
 def test_a_migration_that_fails_leaves_the_store_as_it_was(database: Database) -> None:

@@ -64,10 +64,15 @@ class Hello:
         return cls(**{**data, "lease": Lease(**{**data["lease"], "expires_at": until})})
 
 
+_HARMLESS = frozenset({"HEADRACE_FAILPOINT"}) | {
+    f"HEADRACE_CONNECTORS_{name}" for name in ("FOLDER", "USER", "LIMITS", "PROXY", "CA_BUNDLE")
+}
+
+
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What such a process inherits: of ours, where keys and addresses are, the failpoint and the limits."""
-    ours = "HEADRACE_FAILPOINT", "HEADRACE_CONNECTORS_LIMITS", "HEADRACE_CONNECTORS_USER"
-    kept = {k: v for k, v in environ.items() if not k.startswith("HEADRACE_") or k in ours}
+    """What such a process inherits: nothing of ours, where keys and addresses are, but the failpoint and
+    what the operator decided about connectors."""
+    kept = {k: v for k, v in environ.items() if not k.startswith("HEADRACE_") or k in _HARMLESS}
     return {"ARROW_DEFAULT_MEMORY_POOL": "system", **kept}
 
 

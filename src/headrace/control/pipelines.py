@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headrace import catalog
 from headrace.connector import Selection, egress
 from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
-from headrace.control.connections import discover
+from headrace.control.connections import discover, stored
 from headrace.control.endpoint import Endpoint, public
 from headrace.control.schedule import following
 from headrace.engine.executors import Executor, Processes
@@ -74,11 +74,8 @@ class Pipelines(Guarded):
     def ends(self, actor: Actor, pipeline: Pipeline) -> tuple[Endpoint, Endpoint]:
         """Source and target as they are remembered, with the secrets that are sealed and no others: for
         running it, never to show."""
-        known = self._in(actor).connections
-        source, target = (
-            Endpoint(name=id, connector=known.get(id).connector, settings=known.settings(id))
-            for id in (pipeline.source, pipeline.target)
-        )
+        store = self._in(actor)
+        source, target = (replace(stored(store, id), name=id) for id in (pipeline.source, pipeline.target))
         return source, target
 
     # A run leaves traces of its own, and a command line that remembers what it runs leaves no others.

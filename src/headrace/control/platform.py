@@ -210,8 +210,9 @@ class Platform:
 def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
     """The store of a data folder, as `Platform.open` finds it; the caller closes it.
 
-    From now on this process knows the connectors that were added to the installation.
+    From then on the catalogue knows the connectors that were added there.
     """
+    look_in(folder, environ)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -221,6 +222,5 @@ def open_store(folder: Path, environ: Mapping[str, str]) -> Store:
             field="data",
             remedy="Name a folder that you may write with --data or HEADRACE_DATA.",
         ) from None
-    look_in(folder, environ)
     url = environ.get("HEADRACE_STORE") or f"sqlite:///{folder.absolute() / 'headrace.db'}"
     return Store.open(url, keys=MasterKeys.load(folder, environ))

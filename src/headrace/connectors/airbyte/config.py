@@ -64,7 +64,7 @@ def _field(member: str, schema: Mapping[str, Any], *, needed: bool) -> tuple[Any
     default = schema.get("const", schema.get("default"))
     kind = _type(member, schema)
     teller = _teller(kind, schema)
-    more: dict[str, Any] = {"discriminator": teller} if teller else {}
+    constraints: dict[str, Any] = {"discriminator": teller} if teller else {}
     if default is None and not needed:
         kind = Optional[kind]  # noqa: UP045 - made at run time
     about = " ".join(str(schema.get("description") or schema.get("title") or member).split())
@@ -76,7 +76,7 @@ def _field(member: str, schema: Mapping[str, Any], *, needed: bool) -> tuple[Any
         if isinstance(schema.get("examples"), list)
         else None,
         title=str(schema.get("title") or member),
-        **more,
+        **constraints,
     )
 
 
@@ -142,7 +142,7 @@ def _choice(member: str, schema: Mapping[str, Any], choices: Sequence[Any]) -> A
 
 def _teller(kind: Any, schema: Mapping[str, Any]) -> str | None:
     """The member whose constant tells the groups of a choice apart."""
-    choices: Sequence[Mapping[str, Any]] = schema.get("oneOf") or schema.get("anyOf") or ()
+    choices = list(schema.get("oneOf") or schema.get("anyOf") or ())
     if not isinstance(kind, UnionType) or len(choices) < 2:
         return None
     for name in choices[0].get("properties") or {}:

@@ -117,6 +117,7 @@ class Tool:
             "TMPDIR": str(self._building),
             "UV_CACHE_DIR": str(self._building / ".cache"),
             "UV_PYTHON_DOWNLOADS": "never",
+            "UV_COMPILE_BYTECODE": "1",  # a connector may not write into its environment when it starts
             "PIP_NO_CACHE_DIR": "1",
             "PIP_NO_INPUT": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
