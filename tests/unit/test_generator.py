@@ -97,6 +97,12 @@ def test_a_log_over_hardly_any_rows_is_possible_too(rows: int) -> None:
     )
 
 
+def test_a_load_that_is_cut_in_another_way_has_other_slices() -> None:
+    few, many = plan(source(slices=2), ReadMode.FULL), plan(source(slices=4), ReadMode.FULL)
+    assert not {slice.key for slice in few} & {slice.key for slice in many}
+    assert [s.key for s in plan(source(slices=2), ReadMode.FULL)] == [s.key for s in few]
+
+
 def test_the_log_continues_from_every_checkpoint_as_if_it_had_never_stopped() -> None:
     generator = source(changes=1000, checkpoint_every=150)
     (log,) = plan(generator, ReadMode.CHANGES, {"event": 0})

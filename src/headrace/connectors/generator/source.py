@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import pyarrow as pa
 
@@ -77,14 +78,14 @@ class GeneratorSource(Source[GeneratorConfig]):
         until: Position = {"event": 0} if read.mode is ReadMode.CHANGES else {"row": self.config.rows}
         count = self.config.slices
         edges = [self.config.rows * at // count for at in range(count + 1)]
-        for at in range(count):
+        for at, (first, last) in enumerate(pairwise(edges)):
             yield Slice(
-                key=f"{read.stream.id}:{at}",
+                key=f"{read.stream.id}:{at}:{first}-{last}",  # another one when the settings were changed
                 reads=(read,),
                 bounds={
                     "kind": "load",
-                    "first": edges[at] + 1,
-                    "last": edges[at + 1],
+                    "first": first + 1,
+                    "last": last,
                     "seed": self.config.seed,
                 },
                 until=until,
