@@ -11,6 +11,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     DateTime,
     Dialect,
     ForeignKey,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    event,
     text,
 )
 
@@ -343,9 +345,19 @@ runs = Table(
     CheckConstraint(f"status IN ({', '.join(repr(s.value) for s in RunStatus)})", name="status"),
     Index(None, "pipeline", "queued_at"),
     Index(None, "workspace", "queued_at"),
-    Index(None, "status", "queued_at", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
-    Index("uq_runs_pipeline", "pipeline", unique=True, sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
+    Index(None, "status", "queued_at", sqlite_where=UNFINISHED),
+    Index("uq_runs_pipeline", "pipeline", unique=True, sqlite_where=UNFINISHED),
 )
+
+
+@event.listens_for(runs, "before_create")
+def _partial(table: Table, connection: Connection, **_: Any) -> None:
+    """On PostgreSQL the same indexes are partial. Said above, it would load that dialect at each start."""
+    if connection.dialect.name == "postgresql":
+        for index in table.indexes:
+            if (where := index.dialect_kwargs.get("sqlite_where")) is not None:
+                index.dialect_kwargs["postgresql_where"] = where
+
 
 attempts = Table(
     "attempts",
