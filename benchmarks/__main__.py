@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks import (
+    api,
     copying,
     csv_import,
     executors,
@@ -30,6 +31,7 @@ from benchmarks import (
 )
 
 STAGES: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "api": api.measure,
     "executors": executors.measure,
     "reading": reading.measure,
     "upsert": upsert.measure,

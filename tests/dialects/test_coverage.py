@@ -56,6 +56,13 @@ def test_what_is_listed_is_what_is_there(dialect: str, platform: Platform) -> No
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_description_is_there_for_anybody(dialect: str, address: str, platform: Platform) -> None:
+    document = httpx.get(f"{address}/api/openapi/{dialect}.json").json()
+    found = {f"{m.upper()} {path}" for path, methods in document["paths"].items() for m in methods}
+    assert found == served(dialect, platform)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_is_not_there_is_answered_as_not_found(dialect: str, ann: Caller) -> None:
     some = "a1b2c3d4-e5f6-7890-abcd-ef1234567890"
     for operation in listed(dialect, "notyet", "never"):

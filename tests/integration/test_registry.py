@@ -249,7 +249,7 @@ def test_the_api_of_the_registry_may_have_a_port_of_its_own(tmp_path: Path) -> N
         site = Site(tmp_path, f"sqlite:///{tmp_path}/headrace.db", undo)
         server = site.start("serve", "--port", "0", "--no-worker", OBSRV_PORT="0", LOG_FORMAT="json")
         alone, everything = (
-            json.loads(server.line(word))["address"] for word in ("the Obsrv API", '"ready"')
+            json.loads(server.line(word))["address"] for word in ("the API obsrv alone", '"ready"')
         )
         at = "/v2/connectors/read/postgres-connector-1.0.0"
         for address in (alone, everything):

@@ -44,6 +44,7 @@ class Settings(BaseModel):
     metrics_token: SecretStr | None = None
     disk_reserve_mb: int = Field(default=256, ge=0)
     log_format: Literal["auto", "json", "text"] = "auto"
+    ingestion_port: int | None = Field(default=None, ge=0, le=65535)
     obsrv_port: int | None = Field(default=None, ge=0, le=65535)
     obsrv_public_catalogue: bool = True
     obsrv_register_auth: Literal["admin", "none"] = "admin"

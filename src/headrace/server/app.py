@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+from fastapi import FastAPI
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,17 +18,30 @@ from headrace.server.health import PATHS as HEALTH
 def app(platform: Platform, health: ASGIApp | None = None) -> ASGIApp:
     """The application over a platform, which stays the caller's to close; `health` answers operators."""
     door = Door(platform)
-    apps: dict[str, ASGIApp] = dict.fromkeys(ingestion.PATHS, ingestion.app(door))
-    apps |= dict.fromkeys(obsrv.PATHS, obsrv.app(door))
-    apps |= dict.fromkeys(popsink.PATHS, popsink.app(door))
+    apps: dict[str, ASGIApp] = {}
+    for dialect in (ingestion, obsrv, popsink):
+        made = dialect.app(door)
+        apps |= dict.fromkeys(dialect.PATHS, made)
+        apps[f"/api/openapi/{dialect.__name__.rpartition('.')[2]}.json"] = _Description(made)
     if health is not None:
         apps |= dict.fromkeys(HEALTH, health)
     return Paths(apps)
 
 
-def obsrv_alone(platform: Platform) -> ASGIApp:
+def alone(platform: Platform, dialect: Literal["ingestion", "obsrv"]) -> ASGIApp:
     """For the port where clients of that dialect look for it."""
-    return Paths({"/": obsrv.app(Door(platform))})
+    module = {"ingestion": ingestion, "obsrv": obsrv}[dialect]
+    return Paths({"/": module.app(Door(platform))})
+
+
+class _Description:
+    """The OpenAPI document of a dialect, for anybody."""
+
+    def __init__(self, app: FastAPI):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await JSONResponse(self._app.openapi())(scope, receive, send)
 
 
 class Paths:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headrace.control.access import OPERATOR
 from headrace.control.clock import Clock
@@ -21,7 +21,7 @@ from headrace.control.token import SigningKeys
 from headrace.control.worker import Place, Worker
 from headrace.errors import ConfigError
 from headrace.server import logs
-from headrace.server.app import app, obsrv_alone
+from headrace.server.app import alone, app
 from headrace.server.health import Health, Vitals
 from headrace.server.metrics import Metrics
 from headrace.store import Store
@@ -64,18 +64,23 @@ class Service:
                 _beside(web.run, web.stop),
                 ExitStack() as more,
             ):
-                self._serve_obsrv(host, platform, more)
+                self._serve_alone(host, platform, more)
                 logs.tell("info", "ready", address=f"http://{shown(listener)}", runs=limit)
                 self._until_told(runs, web.stop)
         return 0
 
-    def _serve_obsrv(self, host: str, platform: Platform, undo: ExitStack) -> None:
-        """On a port of its own too, where the settings name one."""
-        if self._settings.obsrv_port is not None:
-            listener = undo.enter_context(closing(_listen(host, self._settings.obsrv_port)))
-            web = _Web(obsrv_alone(platform), listener)
-            undo.enter_context(_beside(web.run, web.stop))
-            logs.tell("info", "the Obsrv API", address=f"http://{shown(listener)}")
+    def _serve_alone(self, host: str, platform: Platform, undo: ExitStack) -> None:
+        """Dialects on ports of their own too, where the settings name one."""
+        ports: dict[Literal["ingestion", "obsrv"], int | None] = {
+            "ingestion": self._settings.ingestion_port,
+            "obsrv": self._settings.obsrv_port,
+        }
+        for dialect, port in ports.items():
+            if port is not None:
+                listener = undo.enter_context(closing(_listen(host, port)))
+                web = _Web(alone(platform, dialect), listener)
+                undo.enter_context(_beside(web.run, web.stop))
+                logs.tell("info", f"the API {dialect} alone", address=f"http://{shown(listener)}")
 
     def work(self) -> int:
         """Work off runs until a signal comes; gives the exit code.
