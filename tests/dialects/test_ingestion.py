@@ -14,6 +14,7 @@ import httpx
 import psycopg
 import pytest
 
+from headrace.connector import egress
 from headrace.model.workspace import Role
 from tests.dialects.conftest import WORD, Caller
 
@@ -492,3 +493,15 @@ def test_rows_go_to_the_default_target_of_the_workspace(ann: Caller, postgres_ur
         assert made["destinationType"] == "iceberg"
     lakes = [c for c in ann.platform.connections.list(owner) if c.connector == "iceberg"]
     assert [ann.workspace in lake.settings["warehouse"] for lake in lakes] == [True]
+
+
+def test_a_server_for_others_lends_nobody_its_own_credentials(ann: Caller) -> None:
+    config = {"bucket": "b", "globs": ["*.csv"], "region": "eu-west-1", "ambient_credentials": True}
+    body = {"name": "s", "connectorType": "s3", "connectionConfig": config}
+    before = egress.policy()
+    egress.restrict(egress.Policy(loopback=False))
+    try:
+        assert "own machine" in failed(ann("POST", "/api/v1/sources", body), 400)
+    finally:
+        egress.restrict(before)
+    assert ann("POST", "/api/v1/sources", body).status_code == 201  # one person's machine

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from headrace import catalog
-from headrace.connector import EVERYTHING, HIDDEN, Config, Selection, Stream
-from headrace.control.access import Actor, Guarded, Permission, needs, refuse_other_teams
+from headrace.connector import EVERYTHING, HIDDEN, Config, Selection, Stream, egress
+from headrace.control.access import Actor, Guarded, Kind, Permission, needs, refuse_other_teams
 from headrace.control.endpoint import Endpoint, flat, public
 from headrace.engine.retry import report
 from headrace.errors import ConfigError, ConflictError, HeadraceError, NotFoundError, TransientError
@@ -87,6 +87,7 @@ class Connections(Guarded):
         """
         config = catalog.connector(draft.connector).config
         config.parse(settings)
+        _refuse_our_own_credentials(actor, settings)
         self._refuse_foreign(actor, draft.team)
         draft = replace(draft, id=str(uuid4()), settings=public(config, settings), secrets=(), version=0)
         return self._in(actor).connections.save(draft, _secrets(config, settings), marks=False)
@@ -122,6 +123,7 @@ class Connections(Guarded):
         config = catalog.connector(known.connector).config
         stored = flat(store.connections.settings(id))
         given = changes["settings"]
+        _refuse_our_own_credentials(actor, given)
         new = config.parse(_kept(config, known, stored, given))
         if new != _parsed(config, store.connections.settings(id)):
             stale = replace(known.tested, stale=True) if known.tested else None
@@ -225,6 +227,20 @@ class Connections(Guarded):
         if team is not None:
             self._store.teams.get(actor.place, team)
         refuse_other_teams(actor, team, change=True)
+
+
+def _refuse_our_own_credentials(actor: Actor, settings: Mapping[str, Any]) -> None:
+    """A server that others use lends nobody the credentials of its machine."""
+    if actor.kind is Kind.LOCAL or egress.policy().loopback:
+        return
+    for path, value in flat(settings).items():
+        if path.rpartition(".")[2] == "ambient_credentials" and value:
+            raise ConfigError(
+                "connections.ambient",
+                "the credentials of the server's own machine are not for connections",
+                field=path,
+                remedy="Give credentials of your own.",
+            )
 
 
 def _reads(endpoint: Endpoint) -> bool:
