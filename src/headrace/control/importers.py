@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from headrace.connector import egress
 from headrace.control.child import environment
-from headrace.control.lease import alive, holder
+from headrace.control.lease import alive, holder, machine
 from headrace.control.worker import Log, Place
 from headrace.errors import HeadraceError, TransientError
 from headrace.model.run import ErrorReport
@@ -89,7 +89,7 @@ class Importers:
         if process.returncode == 0:
             self._deaths.clear()
             return
-        name = holder().rpartition("/")[0] + f"/{process.pid}"
+        name = f"{machine()}{process.pid}"
         self._log("warning", "the process of an import died", code=process.returncode)
         claimed = self._store.imports.claim(holder(), _TTL, [name], only=name)
         if claimed is None:
