@@ -291,6 +291,15 @@ def test_a_row_that_can_not_be_read_is_named(change: dict[str, Any]) -> None:
     assert raised.value.field == f"connector_registry.1.{name}"
 
 
+@pytest.mark.parametrize("left", ["connection_info", "schemaInfo"])
+def test_what_an_old_form_did_not_ask_for_is_named(platform: Platform, lake: Connection, left: str) -> None:
+    platform.registry.take_over(OPERATOR, read_entries(EXPORT))
+    config = {name: value for name, value in CONFIG.items() if name != left}
+    with pytest.raises(ConfigError) as raised:
+        platform.instances.publish(OPERATOR, draft(lake, connector_config=config))
+    assert raised.value.code == "form.missing" and left in (raised.value.field or "")
+
+
 def test_the_way_of_a_draft_is_walked_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

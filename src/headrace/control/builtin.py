@@ -12,6 +12,7 @@ from typing import Any
 from headrace import catalog
 from headrace.connector import ConnectorSpec
 from headrace.connector.files.storage import SECTIONS
+from headrace.errors import ConfigError
 from headrace.model.registry import Origin, RegistryEntry
 
 NATIVE = "built-in"
@@ -36,43 +37,33 @@ class BuiltIn:
         return f"{self.name}-connector-{self.version}"
 
 
-BUILT_IN = tuple(
-    sorted(
-        (
-            *(
-                BuiltIn(name, title, "Database", name)
-                for name, title in (
-                    ("postgres", "PostgreSQL"),
-                    ("mysql", "MySQL"),
-                    ("oracle", "Oracle"),
-                    ("mssql", "SQL Server"),
-                    ("mongodb", "MongoDB"),
-                )
-            ),
-            *(
-                BuiltIn(name, title, "File", "files", "0.1.0", scheme)
-                for name, title, scheme in (
-                    ("aws-s3", "Amazon S3", "s3"),
-                    ("azure-blob", "Azure Blob Storage", "az"),
-                    ("gcs", "Google Cloud Storage", "gs"),
-                    ("sftp", "SFTP", "sftp"),
-                )
-            ),
-            *(
-                BuiltIn(name, title, "Stream", name)
-                for name, title in (
-                    ("salesforce", "Salesforce"),
-                    ("hubspot", "HubSpot"),
-                    ("stripe", "Stripe"),
-                    ("github", "GitHub"),
-                    ("jira", "Jira"),
-                    ("zendesk", "Zendesk"),
-                    ("kafka", "Apache Kafka"),
-                )
-            ),
-        ),
-        key=lambda each: each.id,
-    )
+_DATABASES = {
+    "postgres": "PostgreSQL",
+    "mysql": "MySQL",
+    "oracle": "Oracle",
+    "mssql": "SQL Server",
+    "mongodb": "MongoDB",
+}
+_FILES = {
+    ("aws-s3", "s3"): "Amazon S3",
+    ("azure-blob", "az"): "Azure Blob Storage",
+    ("gcs", "gs"): "Google Cloud Storage",
+    ("sftp", "sftp"): "SFTP",
+}
+_STREAMS = {
+    "salesforce": "Salesforce",
+    "hubspot": "HubSpot",
+    "stripe": "Stripe",
+    "github": "GitHub",
+    "jira": "Jira",
+    "zendesk": "Zendesk",
+    "kafka": "Apache Kafka",
+}
+BUILT_IN = sorted(
+    [BuiltIn(name, title, "Database", name) for name, title in _DATABASES.items()]
+    + [BuiltIn(name, title, "File", "files", "0.1.0", by) for (name, by), title in _FILES.items()]
+    + [BuiltIn(name, title, "Stream", name) for name, title in _STREAMS.items()],
+    key=lambda each: each.id,
 )
 
 _SEED_FORM = {"postgres": "PostgreSQL", "mysql": "MySQL"}
@@ -122,7 +113,10 @@ class Wanted:
 
 
 def wanted(id: str, config: Mapping[str, Any]) -> Wanted | None:
-    """The `connector_config` of a built-in entry, checked by its form; None while it can't be run."""
+    """The `connector_config` of a built-in entry; None while it can't be run.
+
+    Raises ConfigError (`form.missing`): a form taken over from elsewhere may ask for less than we need.
+    """
     found = next((each for each in BUILT_IN if each.id == id), None)
     if found is None:
         return None
@@ -134,16 +128,29 @@ def wanted(id: str, config: Mapping[str, Any]) -> Wanted | None:
     if connector not in _SEED_FORM:
         secrets = spec.config.secret_fields()
         return Wanted(connector=connector, settings=config, stream="*", secrets=secrets)
-    info, table = dict(config["connection_info"]), config["schemaInfo"]["table"]
-    database = info.pop("name")
+    info, place = dict(_part(config, "connection_info")), _part(config, "schemaInfo")
+    database, table = _needed(info, "connection_info", "name"), _needed(place, "schemaInfo", "table")
+    del info["name"]
     schema = "public" if connector == "postgres" else database
     return Wanted(
         connector=connector,
         settings={**info, "database": database},
         stream=table if "." in table else f"{schema}.{table}",
-        cursor=config["schemaInfo"].get("timestampColumn"),
+        cursor=place.get("timestampColumn") or None,
         secrets=frozenset({"connection_info.password"}),
     )
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _needed(config: Mapping[str, Any], section: str, name: str) -> str:
+    if not isinstance(found := config.get(name), str) or not found:
+        path = f"connector_config.{section}.{name}"
+        raise ConfigError("form.missing", f"{path} is missing", field=path, remedy="Fill it in.")
+    return found
 
 
 def _source(connector: str, scheme: str | None) -> ConnectorSpec | None:
