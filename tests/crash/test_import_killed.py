@@ -19,7 +19,7 @@ from headrace.engine.stop import Stop
 from headrace.model.file import File, FileStatus, ImportMode, ImportPlan
 from headrace.store.imports import Imports
 from headrace.store.schema import files
-from tests.crash.worker import KILLED, _fork
+from tests.crash.worker import KILLED, fork
 from tests.integration.uploads import Person
 from tests.waiting import HANGS, until
 
@@ -67,7 +67,7 @@ def die_before(name: str) -> None:
 
 
 def run(folder: Path, point: str) -> int | None:
-    process = _fork.Process(target=worker, args=(folder, point))
+    process = fork.Process(target=worker, args=(folder, point))
     process.start()
     process.join(HANGS)
     return process.exitcode
@@ -110,7 +110,7 @@ def test_a_worker_that_wakes_up_after_another_took_over_publishes_nothing(
     tmp_path: Path, ann: Person
 ) -> None:
     file, held = wanted(ann), tmp_path / "held"
-    process = _fork.Process(target=worker, args=(tmp_path / "data", f"before_publish=hold:{held}"))
+    process = fork.Process(target=worker, args=(tmp_path / "data", f"before_publish=hold:{held}"))
     process.start()
     until(held.exists, "the first worker is about to publish")
     with ann.platform._store._database.write() as transaction:  # as if it had slept past its lease
@@ -125,7 +125,7 @@ def test_a_worker_that_wakes_up_after_another_took_over_publishes_nothing(
 
 def test_two_files_go_into_one_table_at_once(tmp_path: Path, ann: Person) -> None:
     first, second = wanted(ann), wanted(ann)
-    processes = [_fork.Process(target=worker, args=(tmp_path / "data", "")) for _ in range(2)]
+    processes = [fork.Process(target=worker, args=(tmp_path / "data", "")) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

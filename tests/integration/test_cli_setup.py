@@ -162,7 +162,7 @@ def test_completion_knows_commands_options_and_choices() -> None:
             subprocess.run([COMMAND], capture_output=True, text=True, env=environ, check=False).stdout.split()
         )
 
-    assert complete("headrace", "re") == {"rejects", "rewind"}
+    assert complete("headrace", "re") == {"registry", "rejects", "rewind"}
     assert {"--from", "--to", "--stream"} <= complete("headrace", "run", "--")
     assert complete("headrace", "run", "--mode", "u") == {"upsert"}
 
