@@ -505,3 +505,57 @@ def test_a_server_for_others_lends_nobody_its_own_credentials(ann: Caller) -> No
     finally:
         egress.restrict(before)
     assert ann("POST", "/api/v1/sources", body).status_code == 201  # one person's machine
+
+
+def test_half_a_character_is_refused_and_spoils_nothing(ann: Caller) -> None:
+    body = json.dumps(SOURCE | {"description": "\ud800"}).encode()
+    answer = ann.http.post("/api/v1/sources", content=body, headers={"content-type": "application/json"})
+    failed(answer, 400)
+    assert ann("GET", "/api/v1/sources").json() == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        (f"page={9 * 10**30}", 200),
+        ("sort=" + ",".join(["id"] * 1200), 200),
+        ("from=0001-01-01T00:00:00%2B14:00", 400),
+        ("to=9999-12-31T23:59:59-14:00", 400),
+        ("from=yesterday", 400),
+    ],
+)
+def test_a_list_takes_the_oddest_of_queries(ann: Caller, query: str, status: int) -> None:
+    assert ann("GET", f"/api/v1/syncs?{query}").status_code == status
+
+
+def test_what_can_only_be_written_is_no_source(ann: Caller) -> None:
+    body = SOURCE | {"connectorType": "iceberg", "connectionConfig": {"warehouse": "x"}}
+    failed(ann("POST", "/api/v1/sources", body), 400, "iceberg can't be read from")
+
+
+def test_a_connection_belongs_to_the_team_of_its_source(ann: Caller, enter: Callable[..., Caller]) -> None:
+    token = ann.http.headers["authorization"].split()[1]
+    owner = ann.platform.workspaces.enter(ann.platform.sessions.authenticate(token), ann.workspace)
+    team = ann.platform.teams.create(owner, "team")
+    owner = ann.platform.workspaces.enter(ann.platform.sessions.authenticate(token), ann.workspace)
+    source = make_source(ann)
+    ann.platform.connections.update(owner, source["id"], {"team": team.id})
+    made = make_connection(ann, source["id"])
+    eve = enter("eve@here.local")
+    ann.platform.workspaces.add_member(owner, eve.email, Role.MEMBER)
+    here = {"X-Tenant-Id": ann.workspace}
+    for method, path in (
+        ("GET", f"/api/v1/connections/{made['id']}"),
+        ("POST", f"/api/v1/syncs/connections/{made['id']}/trigger"),
+        ("POST", f"/api/v1/sources/{source['id']}/test"),
+    ):
+        assert eve(method, path, headers=here).status_code == 403, path
+    assert eve("GET", "/api/v1/connections", headers=here).json() == []
+
+
+def test_a_finished_sync_of_a_deleted_connection_can_not_be_cancelled(ann: Caller) -> None:
+    made = make_connection(ann, make_source(ann)["id"])
+    sync = ann("POST", f"/api/v1/syncs/connections/{made['id']}/trigger").json()
+    ann("POST", f"/api/v1/syncs/{sync['id']}/cancel")
+    ann("DELETE", f"/api/v1/connections/{made['id']}")
+    failed(ann("POST", f"/api/v1/syncs/{sync['id']}/cancel"), 409)

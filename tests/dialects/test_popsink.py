@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ from confluent_kafka import Producer
 
 from headrace.control.access import OPERATOR
 from headrace.control.platform import Platform
+from headrace.control.token import hash as hash_of
+from headrace.control.token import random_text
 from tests.waiting import HANGS
 
 WORD = "MySecurePassword123!"
@@ -347,3 +350,36 @@ def test_everybody_is_exported_and_imported_or_nobody_is(
     left = root("GET", "/users/export-all").json()
     assert [(u["id"], u["is_superuser"]) for u in left["users"]] == [(root.id, True)]
     assert detail(john("GET", "/users/me"), 401) == "Unauthorized"
+
+
+def test_a_verification_proves_the_address_that_it_was_sent_to(john: Person, platform: Platform) -> None:
+    text = random_text()
+    ends = datetime.now(UTC) + timedelta(hours=1)
+    platform._store.tokens.add_once(john.id, "verify", hash_of(text), ends)
+    john("PATCH", "/users/me", {"email": "victim@company.com"})
+    assert detail(john("POST", "/auth/verify", {"token": text}), 400) == "VERIFY_USER_BAD_TOKEN"
+    assert john("GET", "/users/me").json()["is_verified"] is False
+
+
+def test_a_broker_whose_secret_is_not_there_makes_no_environment(john: Person) -> None:
+    broker = {"bootstrap_server": "k:9092", "sasl_password": "<redacted>"}
+    answer = john("POST", "/envs", {"name": "prod", "retention_configuration": broker})
+    assert detail(answer, 422)[0]["loc"] == ["body", "retention_configuration", "sasl_password"]
+    assert john("GET", "/envs").json()["items"] == []
+
+
+def test_addresses_that_are_swapped_are_refused_and_nothing_is_changed(root: Person, john: Person) -> None:
+    whole = root("GET", "/users/export-all").json()
+    emails = {root.id: john.email, john.id: root.email}
+    swapped = whole | {"users": [u | {"email": emails[u["id"]]} for u in whole["users"]]}
+    assert root("POST", "/users/import-all", swapped).status_code in (409, 422)
+    assert root("GET", "/users/export-all").json() == whole
+    assert john("GET", f"/envs?page={9 * 10**30}").json()["items"] == []
+
+
+def test_who_has_not_signed_in_sends_little(address: str) -> None:
+    form = {"username": "a@b.co", "password": "x" * (1 << 17)}
+    assert httpx.post(f"{address}/api/auth/jwt/login", data=form).status_code == 413
+    pieces = iter([b"username=a", b"&password=b"])
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    assert httpx.post(f"{address}/api/auth/jwt/login", content=pieces, headers=kind).status_code == 413

@@ -31,7 +31,8 @@ WHERE_TO = frozenset(
     {
         "account", "base_url", "bootstrap_servers", "brokers", "catalog", "connection_string", "database",
         "endpoint", "host", "hosts", "instance_url", "login_url", "port", "proxy", "server", "service_name",
-        "sid", "subdomain", "token_url", "uri", "url", "user", "username", "warehouse",
+        "access_key_id", "email", "sasl_username", "sid", "subdomain", "token_url", "uri", "url", "user",
+        "username", "warehouse",
     }
 )  # fmt: skip
 """Settings that decide who gets to see a secret."""

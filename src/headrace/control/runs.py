@@ -65,6 +65,9 @@ class Runs(Guarded):
         (`store.run_unfinished`) while another one waits or runs."""
         store = self._in(actor)
         of_team(store, actor, pipeline, change=True)
+        wanted = store.pipelines.get(pipeline)
+        for end in (wanted.source, wanted.target):  # a run uses their secrets
+            refuse_other_teams(actor, store.connections.get(end).team, change=True)
         return store.runs.queue(pipeline)
 
     @needs(Permission.RUN_WRITE, changes=True)
@@ -74,7 +77,7 @@ class Runs(Guarded):
         Raises NotFoundError, ConflictError (`store.run_ended`).
         """
         store = self._in(actor)
-        of_team(store, actor, store.runs.get(id).pipeline, change=True)
+        refuse_other_teams(actor, store.runs.get(id).team, change=True)
         return store.runs.ask_to_end(id)
 
     @needs(Permission.RUN_WRITE)

@@ -14,6 +14,8 @@ def following(expression: str, after: datetime) -> datetime:
     try:
         if len(expression.split()) != 5:
             raise ValueError("it has not five fields")
+        if any(field.upper().startswith(("R", "H")) for field in expression.split()):
+            raise ValueError("it asks for a moment by chance")
         found: datetime = croniter(expression, after.astimezone(UTC)).get_next(datetime)
     except (ValueError, KeyError) as error:  # what croniter raises are ValueErrors
         raise ConfigError(

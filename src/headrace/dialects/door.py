@@ -8,11 +8,15 @@ from typing import ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from headrace.control.access import Actor
 from headrace.control.platform import Platform
 from headrace.errors import HeadraceError, SignInNeeded
+
+OPEN_LIMIT = 64 << 10
+"""Bytes that who has not signed in may send."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,6 +46,13 @@ def client(connection: HTTPConnection) -> str | None:
     return connection.client.host if connection.client else None
 
 
+def _larger_than(connection: HTTPConnection, most: int) -> bool:
+    """Is the body larger, or of a size that nobody tells?"""
+    length = connection.headers.get("content-length", "0")
+    chunked = "transfer-encoding" in connection.headers
+    return chunked or not length.isdigit() or int(length) > most
+
+
 class SignedIn:
     """Lets in nobody without a good token, before so much as a route is looked for.
 
@@ -59,10 +70,14 @@ class SignedIn:
         self._app, self._door, self._refuse, self._open = app, door, refuse, open_to_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._open(scope["method"], scope["path"]):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         connection = HTTPConnection(scope)
+        if self._open(scope["method"], scope["path"]):
+            large = _larger_than(connection, OPEN_LIMIT)
+            await (PlainTextResponse("", 413) if large else self._app)(scope, receive, send)
+            return
         try:
             actor = await self._door.ask(self._door.bearer, connection)
         except HeadraceError as error:

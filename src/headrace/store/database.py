@@ -236,6 +236,8 @@ def _explain(error: object) -> HeadraceError | None:
 
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return _explain_postgres(error.sqlstate, "")
+    if isinstance(error, psycopg.DataError) and "NUL" in str(error):
+        return ConfigError("store.nul", "a text can't hold NUL", remedy="Leave it out.")
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return _explain_postgres("", str(error))
     return None

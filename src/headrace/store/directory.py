@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from sqlalchemy import Connection as Transaction
 from sqlalchemy import Select, Table, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from headrace.errors import ConfigError, ConflictError
 from headrace.model.directory import Directory
@@ -35,8 +36,15 @@ class Directories:
         stays as it is. Raises ConfigError (`directory.twice`, `directory.dangling`) that names the
         entry, ConflictError (`store.in_use`) for a workspace or team that would go and owns something.
         """
-        with self._database.write() as transaction:
-            _replace(transaction, new, keep)
+        try:
+            with self._database.write() as transaction:
+                _replace(transaction, new, keep)
+        except IntegrityError:  # two who are known swap what only one may have
+            raise ConfigError(
+                "directory.twice",
+                "an address or a name is taken by another one for the time of the change",
+                remedy="Give it a third one first.",
+            ) from None
 
 
 def _read(transaction: Transaction) -> Directory:

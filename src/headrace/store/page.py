@@ -23,6 +23,8 @@ def read_page(
     """The rows from `offset` on, and the number of all that the query finds."""
     counted = select(func.count()).select_from(query.order_by(None).subquery())
     total: int = transaction.execute(counted).scalar_one()
+    if offset >= total:  # it may be larger than any number that a database knows
+        return [], total
     return transaction.execute(query.offset(offset).limit(limit)).all(), total
 
 

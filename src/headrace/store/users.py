@@ -15,7 +15,7 @@ from headrace.errors import ConflictError, NotFoundError
 from headrace.model.user import User
 from headrace.store.database import Database, taken
 from headrace.store.page import Page, contains, read_page
-from headrace.store.schema import members, users
+from headrace.store.schema import members, one_time_tokens, users
 
 
 class Users:
@@ -72,6 +72,8 @@ class Users:
             change = update(users).where(users.c.id == id).values(updated_at=datetime.now(UTC), **values)
             if not transaction.execute(change).rowcount:
                 raise missing(id)
+            if "email" in values:  # what was sent to the old address proves nothing of the new one
+                transaction.execute(delete(one_time_tokens).where(one_time_tokens.c.user == id))
             return _read(transaction.execute(select(users).where(users.c.id == id)).one())
 
     def renew(self, id: str, *, keep: str | None = None, **values: Any) -> User:

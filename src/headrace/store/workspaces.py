@@ -11,7 +11,6 @@ from sqlalchemy import Connection as Transaction
 from sqlalchemy import Row, case, delete, func, insert, select, update
 
 from headrace.errors import ConflictError, NotFoundError
-from headrace.model.run import RunStatus
 from headrace.model.workspace import LOCAL, Invitation, Membership, Role, Workspace
 from headrace.store.database import Database
 from headrace.store.page import Page, contains, read_page
@@ -118,7 +117,7 @@ class Workspaces:
                 .union(
                     select(pipelines.c.name)
                     .join(runs, runs.c.pipeline == pipelines.c.id)
-                    .where(pipelines.c.workspace == id, runs.c.status == RunStatus.RUNNING.value)
+                    .where(pipelines.c.workspace == id, runs.c.status.in_(("queued", "running")))
                 )
             )
             if names := sorted(transaction.scalars(busy)):

@@ -34,10 +34,7 @@ def _tenant(request: Request, here: Here, user: User) -> Actor:
     text = request.headers.get("x-tenant-id")
     if text is None:
         raise Refused(400, "X-Tenant-Id header is required")
-    try:
-        tenant = str(UUID(text))
-    except ValueError:
-        raise Refused(400, "X-Tenant-Id must be a UUID") from None
+    tenant = uuid(text, "X-Tenant-Id")
     try:
         actor = here.workspaces.enter(user, tenant)
         allow(actor, Permission.CONNECTION_WRITE)
@@ -61,6 +58,7 @@ async def _body(request: Request, tenant: Tenant) -> dict[str, Any]:
             raise Refused(413, f"The body is larger than {BODY_LIMIT} bytes")
     try:
         body = json.loads(text)
+        json.dumps(body, ensure_ascii=False).encode()  # half a character can't be kept
     except (ValueError, RecursionError):
         raise Refused(400, "The body is missing or is not JSON") from None
     if not isinstance(body, dict):
@@ -74,6 +72,9 @@ Body = Annotated[dict[str, Any], Depends(_body)]
 def uuid(text: str, name: str) -> str:
     """An id as we keep it. Raises Refused (400) for what is none."""
     try:
-        return str(UUID(text))
+        id = str(UUID(text))
     except ValueError:
-        raise Refused(400, f"{name} must be a UUID") from None
+        id = ""
+    if id != text.lower():
+        raise Refused(400, f"{name} must be a UUID")
+    return id

@@ -33,6 +33,7 @@ from headrace.model.connection import Connection
 from headrace.model.pipeline import Pipeline
 
 router = APIRouter(prefix="/api/v1", tags=["Connections"], responses=wire.ERRORS)
+_TRIES = 5
 DESTINATIONS = ("iceberg", "parquet", "postgres", "oracle", "kafka")
 
 
@@ -58,7 +59,10 @@ def list_(here: Here, tenant: Tenant, details: bool = False) -> list[dict[str, A
 
 @router.get("/connections/{id}", responses={200: {"model": wire.Connection}})
 def get(here: Here, tenant: Tenant, id: str, details: bool = False) -> dict[str, Any]:
-    return _shown(here, tenant, [_known(here, tenant, id)], details)[0]
+    found = _shown(here, tenant, [_known(here, tenant, id)], details)
+    if not found:  # its source or target is of a team that they are not in
+        raise Refused(404, f"Connection not found: {id}")
+    return found[0]
 
 
 @router.put(
@@ -68,7 +72,7 @@ def get(here: Here, tenant: Tenant, id: str, details: bool = False) -> dict[str,
 )
 def update(here: Here, tenant: Tenant, body: Body, id: str, details: bool = False) -> dict[str, Any]:
     id = uuid(id, "Connection id")
-    for _ in range(5):  # of two changes at once the later one wins, each as a whole
+    for _ in range(_TRIES):  # of two changes at once the later one wins, each as a whole
         known = _known(here, tenant, id)
         asked = _asked(here, tenant, body, known)
         try:
@@ -95,7 +99,14 @@ def get_tuning(here: Here, tenant: Tenant, id: str) -> dict[str, Any]:
 )
 def set_tuning(here: Here, tenant: Tenant, body: Body, id: str) -> dict[str, Any]:
     known = _known(here, tenant, id)
-    changed = here.pipelines.update(tenant, replace(known, tuning=tuned(known.tuning, body)))
+    for _ in range(_TRIES):
+        try:
+            changed = here.pipelines.update(tenant, replace(known, tuning=tuned(known.tuning, body)))
+            break
+        except ConflictError:
+            known = _known(here, tenant, id)
+    else:
+        changed = here.pipelines.update(tenant, replace(known, tuning=tuned(known.tuning, body)))
     return tuning(changed.tuning)
 
 
@@ -154,11 +165,13 @@ def _asked(here: Platform, tenant: Actor, body: dict[str, Any], known: Pipeline 
     ):
         raise _no_changes(source.connector)
     own = {"syncSchedule": said_schedule}
-    base = known or Pipeline(id="", name="", source=id, target="", streams=(), tuning=DEFAULT_TUNING)
+    base = known or Pipeline(
+        id="", name="", source=id, target="", streams=(), tuning=DEFAULT_TUNING, team=source.team
+    )
     return replace(
         base,
         name=name,
-        target=_target(here, tenant, destination).id,
+        target=_target(here, tenant, destination, known),
         streams=choices(selected, mode, cursors),
         schedule=schedule,
         paused=paused,
@@ -216,9 +229,12 @@ def _check_streams(source: Connection, names: Sequence[str]) -> None:
                 raise Refused(400, f"Unknown stream: {name}")
 
 
-def _target(here: Platform, tenant: Actor, destination: str) -> Connection:
+def _target(here: Platform, tenant: Actor, destination: str, known: Pipeline | None) -> str:
+    """The id of the default target; one of that type that it writes to already stays."""
+    if known and here.connections.get(tenant, known.target).connector == destination:
+        return known.target
     try:
-        return here.connections.default_target(tenant, destination)
+        return here.connections.default_target(tenant, destination).id
     except (NotFoundError, ConflictError) as error:
         raise Refused(400, f"destinationType {destination}: {said(error)}") from None
 

@@ -19,7 +19,8 @@ from headrace.dialects.ingestion.translate import (
     spelled,
     stream,
 )
-from headrace.errors import HeadraceError, NotFoundError
+from headrace.engine.retry import report
+from headrace.errors import NotFoundError
 from headrace.model.connection import Connection
 
 router = APIRouter(prefix="/api/v1", tags=["Sources"], responses=wire.ERRORS)
@@ -98,8 +99,8 @@ def discover(here: Here, tenant: Tenant, id: str) -> dict[str, Any]:
     known = _known(here, tenant, id)
     try:
         found = here.connections.discover(tenant, known.id)
-    except HeadraceError as error:
-        raise Refused(500, said(error)) from None
+    except Exception as error:
+        raise Refused(500, said(report(error))) from None
     return {"streams": [stream(each, known.connector) for each in sorted(found, key=lambda s: s.id)]}
 
 
@@ -116,9 +117,12 @@ def _known(here: Here, tenant: Tenant, id: str) -> Connection:
 
 def _kind(name: str) -> str:
     try:
-        return catalog.connector(name).name
+        spec = catalog.connector(name)
     except NotFoundError:
         raise Refused(400, f"Unknown connector type: {name}") from None
+    if spec.source is None and spec.target is not None:
+        raise Refused(400, f"{name} can't be read from")
+    return spec.name
 
 
 def _config(body: Body, *, required: bool) -> dict[str, Any] | None:

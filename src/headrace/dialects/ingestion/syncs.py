@@ -60,7 +60,12 @@ class History(BaseModel):
 
 
 def _zoned(at: datetime | None) -> datetime | None:
-    return at.replace(tzinfo=UTC) if at and at.tzinfo is None else at
+    if at is None:
+        return None
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        raise Refused(400, "from and to must be moments that there are") from None
 
 
 def order(sorts: Sequence[str]) -> list[tuple[RunOrder, bool]]:
@@ -77,7 +82,8 @@ def order(sorts: Sequence[str]) -> list[tuple[RunOrder, bool]]:
         for name in names:
             if name not in SORTABLE:
                 raise Refused(400, f"Unknown property to sort by: {name}")
-            found.append((SORTABLE[name], down))
+            if SORTABLE[name] not in {order for order, _ in found}:
+                found.append((SORTABLE[name], down))
     return found or [(RunOrder.QUEUED, True)]
 
 

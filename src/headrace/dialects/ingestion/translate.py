@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from headrace import catalog
 from headrace.connector import Capability, ReadMode, Stream
+from headrace.control.schedule import following
 from headrace.dialects.ingestion import wire
 from headrace.dialects.ingestion.errors import Refused
+from headrace.errors import ConfigError
 from headrace.model.connection import Connection
 from headrace.model.pipeline import Pipeline, StreamChoice, Tuning
 from headrace.model.run import Outcome, Run, RunStatus
@@ -144,7 +146,12 @@ def cron(text: str | None) -> str | None:
         fields = fields[1:]
     elif len(fields) == 6:
         raise Refused(400, "syncSchedule: the field of the seconds must be 0")
-    return " ".join("*" if field == "?" else field for field in fields)
+    five = " ".join("*" if field == "?" else field for field in fields)
+    try:
+        following(five, datetime.now(UTC))
+    except ConfigError as error:
+        raise Refused(400, f"syncSchedule: {error.message}") from None
+    return five
 
 
 def mode_of(pipeline: Pipeline) -> str:

@@ -46,8 +46,8 @@ def _boundary(request: Request) -> bytes:
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise Refused(415, "Content-Type must be multipart/form-data")
-    if not options.get(b"boundary"):
-        raise Refused(400, "The multipart body has no boundary")
+    if not 0 < len(options.get(b"boundary", b"")) <= 70:  # RFC 2046
+        raise Refused(400, "The multipart body has no boundary of 1 to 70 characters")
     return options[b"boundary"]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from headrace.connector import HIDDEN
 from headrace.control.access import Actor
 from headrace.control.platform import Platform
 from headrace.control.workspaces import WorkspaceChange
@@ -27,6 +28,10 @@ def list_(here: Here, user: User, part: Part, search: str = "") -> dict[str, Any
 def create(here: Here, user: User, body: Body) -> dict[str, Any]:
     asked = read(wire.EnvCreate, body)
     broker = asked.retention_configuration
+    for name, value in broker.settings().items() if broker else ():
+        if value == HIDDEN:
+            where = ("body", "retention_configuration", name)
+            raise Answered(422, [fault(where, f"there is no {name} to keep", "value_error")])
     uses = asked.use_retention if asked.use_retention is not None else broker is not None
     own = {"use_retention": uses, "retention": broker.shown() if broker else None}
     made = here.workspaces.create(user, asked.name, asked.description or "", {wire.OURS: own})
