@@ -28,7 +28,7 @@ from servers.postgres import PostgresServer
 
 PIPELINES, RUNS, FEW_RUNS = 10_000, 100_000, 1_000
 AT_A_TIME, ROUNDS = 32, 3
-REQUESTS = {"health": 1_500, "list": 1_500, "get": 1_500, "create": 300}
+REQUESTS = {"health": 600, "list": 600, "get": 600, "create": 120}
 WORD = "a-word-for-the-benchmark"
 HEADRACE = Path(sys.executable).with_name("headrace")
 
