@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ class Service:
         loopback = is_loopback(host)
         self._refuse_unsafe(loopback)
         logs.configure(self._settings.log_format)
+        signals = _heard()
         with closing(_listen(host, port)) as listener, closing(self._open()) as store:
             platform = Platform(store, self._folder, self._environ, loopback=loopback)
             platform.restrict()
@@ -66,7 +67,7 @@ class Service:
             ):
                 self._serve_alone(host, platform, more)
                 logs.tell("info", "ready", address=f"http://{shown(listener)}", runs=limit)
-                self._until_told(runs, web.stop)
+                self._until_told(runs, web.stop, signals)
         return 0
 
     def _serve_alone(self, host: str, platform: Platform, undo: ExitStack) -> None:
@@ -89,6 +90,7 @@ class Service:
         without that they may not.
         """
         logs.configure(self._settings.log_format)
+        signals = _heard()
         host = self._environ.get("HEADRACE_HOST")
         loopback = host is not None and is_loopback(host)
         with closing(self._open()) as store:
@@ -96,7 +98,7 @@ class Service:
             platform.restrict()
             with closing(platform), self._importing(store, platform, worker=True):
                 logs.tell("info", "ready", runs=self._settings.worker_runs)
-                self._until_told(self._worker(store, self._settings.worker_runs), lambda: None)
+                self._until_told(self._worker(store, self._settings.worker_runs), lambda: None, signals)
         return 0
 
     def _open(self) -> Store:
@@ -140,11 +142,8 @@ class Service:
             remedy=f"Make it {_PASSWORD_MINIMUM} or more, or listen on 127.0.0.1.",
         )
 
-    def _until_told(self, runs: Worker, close: Callable[[], None]) -> None:
+    def _until_told(self, runs: Worker, close: Callable[[], None], signals: Sequence[int]) -> None:
         """Let the worker work in a thread, so that signals find this one free."""
-        signals: list[int] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _frame: signals.append(number))
         thread = threading.Thread(target=runs.run, name="runs")
         thread.start()
         heard = 0
@@ -191,6 +190,14 @@ class _Web:
 
     def stop(self) -> None:
         self._server.should_exit = True
+
+
+def _heard() -> Sequence[int]:
+    """The signals that tell to stop, as they come; from before we say that we are ready."""
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: signals.append(number))
+    return signals
 
 
 @contextmanager
